@@ -1,0 +1,217 @@
+/*
+ * init.c: the guest's first process: tells the VMM that user space runs, mounts what programs expect, runs one
+ * command (mayfly.exec= on the kernel command line, else a shell) and resets the machine with its exit status.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The VMM's boot timer: a byte at 0 says "user space reached" (as Firecracker's), a word at 4 is our exit status. */
+#define BOOT_TIMER	0xC0000000
+#define REACHED		123
+
+#define QUIET_FS	(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+/* NULL where the kernel finds RAM or another driver at that address (other VMMs). */
+static volatile uint8_t *map_boot_timer(void)
+{
+	int fd = open("/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, BOOT_TIMER);
+
+	close(fd);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* A small file as a string, empty when it cannot be read. Returns its length. */
+static size_t read_file(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, buf, size - 1), used = n > 0 ? n : 0;
+
+	close(fd);
+	buf[used] = '\0';
+	return (size_t)used;
+}
+
+/* Standard input, output and error exist whatever the kernel managed to open; a silent console is no reason to die. */
+static void ensure_stdio(void)
+{
+	int fd;
+
+	do {
+		fd = open("/dev/console", O_RDWR);
+		if (fd < 0)
+			fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= 2);
+	close(fd);
+}
+
+/* A read-only root may lack a mount point, an earlier init may have been here: neither is an error. */
+static void mount_on(const char *type, const char *where, unsigned long flags, const char *options)
+{
+	mkdir(where, 0755);
+	mount(type, where, type, flags, options);
+}
+
+/* Functions talk to themselves over localhost. */
+static void loopback_up(void)
+{
+	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	ioctl(fd, SIOCSIFFLAGS, &ifr);
+	close(fd);
+}
+
+/* One line: kernel, CPUs, when user space was reached, and the root as mounted (by name: mounts say /dev/root). */
+static void announce(const struct timespec *up, const char *cmdline)
+{
+	char mounts[4096], type[32] = "?", mode[3] = "", device[64] = "initramfs";
+	const char *root = strstr(cmdline, "root=");
+	struct utsname u;
+	cpu_set_t cpus;
+
+	read_file("/proc/mounts", mounts, sizeof(mounts));
+	sscanf(mounts, "%*s / %31s %2s", type, mode);
+	if (root && strcmp(type, "rootfs"))
+		sscanf(root, "root=%63s", device);
+	uname(&u);
+	sched_getaffinity(0, sizeof(cpus), &cpus);
+	dprintf(1, "mayfly-init: %s %s %s, %d vCPU%s, up %ld.%06ld s, root %s %s %s\n", u.sysname, u.release,
+		u.machine, CPU_COUNT(&cpus), CPU_COUNT(&cpus) == 1 ? "" : "s", (long)up->tv_sec,
+		up->tv_nsec / 1000, device, type, mode);
+}
+
+/*
+ * The value of mayfly.exec=, or NULL. As in the kernel, double quotes round the value or the whole argument keep
+ * spaces together; a command that needs a double quote itself writes it %22 (any %XX is a byte).
+ */
+static const char *wanted_command(char *cmdline)
+{
+	static const char key[] = "mayfly.exec=", hex[] = "0123456789abcdefABCDEF";
+	char *in = cmdline, *out, *start;
+	unsigned int byte;
+	int quoted = 0;
+
+	while ((start = in = strstr(in, key)) && in > cmdline && !strchr(" \"", in[-1]))
+		in++;
+	if (!in)
+		return NULL;
+	quoted = in > cmdline && in[-1] == '"';
+	in += sizeof(key) - 1;
+	for (out = start; *in && *in != '\n' && (quoted || *in != ' '); in++) {
+		if (*in == '"') {
+			quoted = !quoted;
+		} else if (*in == '%' && strspn(in + 1, hex) >= 2 && sscanf(in + 1, "%2x", &byte) == 1) {
+			*out++ = (char)byte;
+			in += 2;
+		} else {
+			*out++ = *in;
+		}
+	}
+	*out = '\0';
+	return start;
+}
+
+/* /dev/console cannot be a controlling terminal (Ctrl-C, job control): take the tty behind it. */
+static void take_terminal(void)
+{
+	char path[64] = "/dev/", active[48];
+	int fd;
+
+	setsid();
+	read_file("/sys/class/tty/console/active", active, sizeof(active));
+	active[strcspn(active, "\n")] = '\0';
+	strcat(path, strrchr(active, ' ') ? strrchr(active, ' ') + 1 : active);
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (ioctl(fd, TIOCSCTTY, 0))
+		return;
+	for (int i = 0; i <= 2; i++)
+		dup2(fd, i);
+}
+
+/* Run the command or a shell and bury orphans until it ends. Returns its exit status, 128 + n for signal n. */
+static int run(const char *command)
+{
+	pid_t pid = fork(), dead;
+	int status = 127 << 8;
+
+	if (pid == 0) {
+		take_terminal();
+		setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
+		execl("/bin/sh", command ? "sh" : "-sh", command ? "-c" : NULL, command, NULL);
+		dprintf(2, "mayfly-init: /bin/sh: %s\n", strerror(errno));
+		_exit(127);
+	}
+	do {
+		dead = wait(&status);
+	} while (dead != pid && (dead > 0 || errno == EINTR));
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* Nothing may be lost when the machine goes away: stop everybody, then unmount or freeze every disk, last one first. */
+static void settle_disks(void)
+{
+	char mounts[4096], where[256];
+	size_t end;
+
+	kill(-1, SIGKILL);
+	while (wait(NULL) > 0)
+		;
+	sync();
+	for (end = read_file("/proc/mounts", mounts, sizeof(mounts)); end; mounts[--end] = '\0') {
+		if (end > 1 && mounts[end - 2] != '\n')
+			continue;
+		if (sscanf(mounts + end - 1, "/dev/%*s %255s", where) == 1 && umount2(where, 0))
+			mount(NULL, where, NULL, MS_REMOUNT | MS_RDONLY, NULL);
+	}
+}
+
+int main(void)
+{
+	static char cmdline[4096];
+	volatile uint8_t *timer;
+	struct timespec up;
+	int status;
+
+	if (getpid() != 1)
+		return dprintf(2, "mayfly-init: only useful as a machine's first process\n") > 0;
+	mount_on("devtmpfs", "/dev", MS_NOSUID, "mode=755");
+	timer = map_boot_timer();
+	if (timer)
+		*timer = REACHED;
+	clock_gettime(CLOCK_BOOTTIME, &up);
+	ensure_stdio();
+	mount_on("proc", "/proc", QUIET_FS, NULL);
+	mount_on("sysfs", "/sys", QUIET_FS, NULL);
+	mount_on("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
+	mount_on("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount_on("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount_on("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
+	mount_on("cgroup2", "/sys/fs/cgroup", QUIET_FS, NULL);
+	loopback_up();
+	read_file("/proc/cmdline", cmdline, sizeof(cmdline));
+	announce(&up, cmdline);
+	status = run(wanted_command(cmdline));
+	settle_disks();
+	if (timer)
+		*(volatile uint32_t *)(timer + 4) = (uint32_t)status;
+	reboot(RB_AUTOBOOT);
+	for (;;)
+		pause();
+}

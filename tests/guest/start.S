@@ -1,0 +1,191 @@
+/*
+ * start.S: from the boot protocol to CPL 3 in as few CPL 0 instructions as possible.
+ *
+ * Some KVM hosts have no hardware virtualization underneath and emulate every CPL 0 instruction, while CPL 3 runs
+ * natively. So everything that can be data is data: page tables, GDT, TSS, IDT and even the frame that iretq pops are
+ * laid out by the assembler, and CPL 0 only loads registers that point at them.
+ */
+#include "layout.h"
+
+#define XEN_ELFNOTE_PHYS32_ENTRY	18
+#define CR4_PAE		0x20
+#define CR0_PE_PG	0x80000001
+#define MSR_EFER	0xc0000080
+#define EFER_LME	0x100
+
+#define PAGE_TABLE	0x07		/* present, writable, user */
+#define PAGE_LARGE	0x87		/* the same, 2 MiB */
+
+#define RFLAGS_IOPL3	0x3002		/* IOPL 3, interrupts off */
+
+#ifdef GUEST_PVH
+	.section .note.pvh, "a", @note
+	.align	4
+	.long	2f - 1f, 4f - 3f, XEN_ELFNOTE_PHYS32_ENTRY
+1:	.asciz	"Xen"
+2:	.align	4
+3:	.long	entry_pvh
+4:	.align	4
+#endif
+
+/* Exception stubs: 16 bytes each from STUBS_ADDR, so that gate n's address is STUBS_ADDR + 16 n. */
+	.section .stubs, "ax"
+	.code64
+	.set	vector, 0
+	.rept	SERVICE_VECTOR + 1
+	.balign	STUB_SIZE
+	/* The vectors for which the CPU pushes no error code get a zero in its place. */
+	.if	!((vector >= 10 && vector <= 14) || vector == 8 || vector == 17 || vector == 21 || vector == 29 || vector == 30)
+	pushq	$0
+	.endif
+	pushq	$vector
+	jmp	trap
+	.set	vector, vector + 1
+	.endr
+
+	.section .tables, "aw"
+gdt:
+	.quad	0
+	.quad	0x00af9b000000ffff	/* SEL_CODE0: 64-bit */
+	.quad	0x00cf93000000ffff	/* SEL_DATA0 */
+	.quad	0x00cff3000000ffff	/* SEL_DATA3 */
+	.quad	0x00affb000000ffff	/* SEL_CODE3: 64-bit */
+	/* SEL_TSS: base split over four fields, limit 0x67, present, available 64-bit TSS. */
+	.word	0x67, TSS_ADDR & 0xffff
+	.byte	(TSS_ADDR >> 16) & 0xff, 0x89, 0, TSS_ADDR >> 24
+	.quad	0
+gdt_end:
+	.org	TSS_OFFSET
+tss:
+	.long	0
+	.quad	stack0_top		/* rsp0: where CPL 3 lands when it faults */
+	.fill	0x68 - 12 - 2, 1, 0
+	.word	0x68			/* no I/O bitmap: IOPL 3 already allows every port */
+	.balign	16
+idt:
+	.set	vector, 0
+	.rept	SERVICE_VECTOR + 1
+	.word	(STUBS_ADDR & 0xffff) + vector * STUB_SIZE, SEL_CODE0
+	.byte	0
+	.if	vector == SERVICE_VECTOR
+	.byte	0xee			/* interrupt gate, callable from CPL 3 */
+	.else
+	.byte	0x8e			/* interrupt gate */
+	.endif
+	.word	STUBS_ADDR >> 16
+	.quad	0
+	.set	vector, vector + 1
+	.endr
+idt_end:
+	.balign	8
+gdt_pointer:
+	.word	gdt_end - gdt - 1
+	.quad	gdt
+	.balign	8
+idt_pointer:
+	.word	idt_end - idt - 1
+	.quad	idt
+	.balign	8
+no_idt_pointer:
+	.word	0
+	.quad	0
+	.balign	8
+first_frame:				/* what the first iretq pops */
+	.quad	main_cpl3
+	.quad	SEL_CODE3
+	.quad	RFLAGS_IOPL3
+	.quad	stack3_top
+	.quad	SEL_DATA3
+
+/* 0 … 4 GiB, one to one, 2 MiB pages, CPL 3 may do everything. */
+	.section .pages, "aw"
+	.balign	4096
+pml4:
+	.quad	pdpt + PAGE_TABLE
+	.fill	511, 8, 0
+pdpt:
+	.quad	pd + PAGE_TABLE
+	.quad	pd + 0x1000 + PAGE_TABLE
+	.quad	pd + 0x2000 + PAGE_TABLE
+	.quad	pd + 0x3000 + PAGE_TABLE
+	.fill	508, 8, 0
+pd:
+	.set	page, 0
+	.rept	4 * 512
+	.quad	page * 0x200000 + PAGE_LARGE
+	.set	page, page + 1
+	.endr
+
+	.text
+/* PVH: 32-bit protected mode, paging off, %ebx = struct hvm_start_info. */
+	.code32
+	.globl	entry_pvh
+entry_pvh:
+	movl	$CR4_PAE, %eax
+	movl	%eax, %cr4
+	movl	$pml4, %eax
+	movl	%eax, %cr3
+	movl	$MSR_EFER, %ecx
+	movl	$EFER_LME, %eax
+	xorl	%edx, %edx
+	wrmsr
+	movl	$CR0_PE_PG, %eax
+	movl	%eax, %cr0
+	lgdt	gdt_pointer
+	ljmp	$SEL_CODE0, $1f
+	.code64
+1:	movl	$ENTERED_PVH, %edi
+	movl	%ebx, %esi
+	jmp	drop
+
+/* 64-bit boot protocol: long mode, somebody else's identity map, %rsi = struct boot_params. */
+	.globl	entry_linux64
+entry_linux64:
+	movl	$pml4, %eax
+	movq	%rax, %cr3
+	lgdt	gdt_pointer
+	movl	$ENTERED_LINUX64, %edi
+drop:
+	lidt	idt_pointer
+	movl	$SEL_TSS, %eax
+	ltr	%ax
+	movl	$first_frame, %esp
+	iretq
+
+/* From here CPL 3, %edi = how, %rsi = boot information, %rsp 16-byte aligned. */
+main_cpl3:
+	cld
+	call	guest_main
+	ud2
+
+/* CPL 0 again, for a fault or a service. On the stack: vector, error code, rip, cs, rflags, rsp, ss. */
+trap:
+	testb	$3, 24(%rsp)
+	jz	crash			/* a fault in CPL 0: nothing sensible is left to do */
+	cmpb	$SERVICE_VECTOR, (%rsp)
+	je	service
+	/* Report from CPL 3: fault_report(vector, error, rip, address) on a fresh stack. */
+	popq	%rdi
+	popq	%rsi
+	movq	(%rsp), %rdx
+	movq	%cr2, %rcx
+	movq	$fault_report, (%rsp)
+	movq	$stack3_top - 8, 24(%rsp)
+	iretq
+service:
+	cmpl	$SERVICE_IDLE, %eax
+	jne	crash
+1:	hlt
+	jmp	1b
+crash:
+	lidt	no_idt_pointer
+	ud2
+
+	.section .bss.stacks, "aw", @nobits
+	.balign	16
+	.skip	4096
+stack0_top:
+	.skip	65536
+stack3_top:
+
+	.section .note.GNU-stack, "", @progbits

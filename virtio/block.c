@@ -1,0 +1,494 @@
+/* block.c: virtio-blk (virtio 1.2, 5.2): the device between its queue, its rate limiter and its file. */
+#include "block.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <linux/virtio_ids.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "block_file.h"
+#include "block_internal.h"
+#include "block_io.h"
+#include "block_request.h"
+#include "log.h"
+#include "metrics.h"
+
+#define QUEUE_SIZE VIRTQUEUE_MAX_SIZE
+/* Chains taken between two submissions: large enough to batch, small enough that the first one is answered soon. */
+#define BATCH 32u
+/* Chains taken before other users of the event loop get their turn. */
+#define TURN 256u
+
+/* One per queue entry, in memory that costs nothing until a request reaches that deep. */
+struct request_area {
+	struct block_request request[QUEUE_SIZE];
+	struct iovec iov[QUEUE_SIZE][VIRTQUEUE_MAX_SIZE] __attribute__((aligned(4096)));
+};
+
+struct block {
+	struct virtio_device dev; /* first: ops get this and cast */
+	char drive_id[CONFIG_ID_LEN];
+	bool read_only;
+	bool unsafe;
+	_Atomic uint64_t capacity; /* sectors; read by vCPU threads in read_config */
+	_Atomic bool writeback;    /* config.wce; written by vCPU threads in write_config */
+	struct block_file *file;
+	enum block_io_engine engine;
+	struct block_io *io;       /* made by the first activation */
+
+	struct request_area *area;
+	struct block_request *free; /* last freed first: few requests in flight dirty few pages */
+	unsigned int nr_fresh;      /* requests of the area that were ever used */
+	unsigned int in_flight;     /* started, not finished */
+
+	struct rate_limiter limiter;
+	struct event_timer timer; /* the limiter's, or the next turn */
+	bool throttled;
+	bool draining;
+	bool resetting;
+	bool closing;
+	bool pushed; /* since the driver was last asked whether it wants an interrupt */
+	void (*drained)(void *opaque);
+	void *drained_opaque;
+	struct iovec scratch[VIRTQUEUE_MAX_SIZE];
+};
+
+static struct block *to_block(const struct virtio_device *dev)
+{
+	return (struct block *)(uintptr_t)dev;
+}
+
+static bool acked(const struct block *blk, unsigned int feature)
+{
+	return blk->dev.features & 1ull << feature;
+}
+
+static uint64_t block_features(const struct virtio_device *dev)
+{
+	const struct block *blk = to_block(dev);
+	uint64_t f = 1ull << VIRTIO_BLK_F_SEG_MAX | 1ull << VIRTIO_BLK_F_BLK_SIZE | 1ull << VIRTIO_BLK_F_TOPOLOGY;
+
+	if (blk->read_only)
+		f |= 1ull << VIRTIO_BLK_F_RO;
+	else
+		f |= 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
+	/* Without FLUSH the driver takes every write for durable: that it is not is what Unsafe means. */
+	if (!blk->unsafe)
+		f |= 1ull << VIRTIO_BLK_F_FLUSH | 1ull << VIRTIO_BLK_F_CONFIG_WCE;
+	return f;
+}
+
+static void block_read_config(const struct virtio_device *dev, uint64_t offset, void *buf, size_t len)
+{
+	struct block *blk = to_block(dev);
+	struct virtio_blk_config cfg = {
+		.capacity		   = htole64(atomic_load(&blk->capacity)),
+		.seg_max		   = htole32(QUEUE_SIZE - 2), /* a descriptor each for header and status */
+		.blk_size		   = htole32(BLOCK_SECTOR_SIZE),
+		/* Pages of the host's page cache: smaller or unaligned writes make it read first. */
+		.physical_block_exp	   = 3,
+		.min_io_size		   = htole16(8),
+		.wce			   = atomic_load(&blk->writeback),
+		.max_discard_sectors	   = htole32(BLOCK_MAX_DISCARD_SECTORS),
+		.max_discard_seg	   = htole32(1),
+		.discard_sector_alignment  = htole32(BLOCK_DISCARD_ALIGNMENT),
+		.max_write_zeroes_sectors  = htole32(BLOCK_MAX_DISCARD_SECTORS),
+		.max_write_zeroes_seg	   = htole32(1),
+		.write_zeroes_may_unmap	   = 1,
+	};
+
+	memset(buf, 0, len);
+	if (offset >= sizeof(cfg))
+		return;
+	if (len > sizeof(cfg) - offset)
+		len = sizeof(cfg) - (size_t)offset;
+	memcpy(buf, (const uint8_t *)&cfg + offset, len);
+}
+
+/* The cache mode is the only thing a driver may set (5.2.5.2). */
+static void block_write_config(struct virtio_device *dev, uint64_t offset, const void *buf, size_t len)
+{
+	struct block *blk = to_block(dev);
+	uint8_t value;
+
+	if (offset != offsetof(struct virtio_blk_config, wce) || len != 1 || !acked(blk, VIRTIO_BLK_F_CONFIG_WCE)) {
+		metrics_inc(block_cfg_fails);
+		return;
+	}
+	memcpy(&value, buf, 1);
+	if (value <= 1)
+		atomic_store(&blk->writeback, value == 1);
+}
+
+static struct block_traits traits_of(const struct block *blk)
+{
+	struct block_traits t = {
+		.drive_id = blk->drive_id,
+		.features = blk->dev.features,
+		.read_only = blk->read_only,
+		.unsafe = blk->unsafe,
+		/* A driver without FLUSH has no means to ask for durability, so every write must be (5.2.6.2). */
+		.durable = !blk->unsafe && !(atomic_load(&blk->writeback) && acked(blk, VIRTIO_BLK_F_FLUSH)),
+	};
+
+	return t;
+}
+
+static struct block_request *request_alloc(struct block *blk)
+{
+	struct block_request *req = blk->free;
+
+	if (req)
+		blk->free = req->next_free;
+	else if (blk->nr_fresh < QUEUE_SIZE)
+		req = &blk->area->request[blk->nr_fresh++];
+	return req;
+}
+
+static void request_free(struct block *blk, struct block_request *req)
+{
+	req->next_free = blk->free;
+	blk->free = req;
+}
+
+/* Answer a request, unless the driver has broken the queue or taken it away meanwhile. */
+static void answer(struct block *blk, struct block_request *req, int status)
+{
+	uint32_t len;
+	int ret;
+
+	if (blk->dev.active && !blk->resetting && !blk->closing) {
+		len = block_request_finish(req, (uint8_t)status);
+		ret = vq_push(&blk->dev.queue[0], req->head, len);
+		blk->pushed = true;
+		if (ret)
+			virtio_device_broken(&blk->dev, 0, vq_why(ret));
+	} else {
+		block_request_abandon(req);
+	}
+	request_free(blk, req);
+}
+
+static void op_done(void *opaque, struct block_io_op *op)
+{
+	struct block_request *req = (struct block_request *)op;
+	struct block *blk = opaque;
+	struct block_traits traits = traits_of(blk);
+	int status = block_request_advance(req, &traits);
+
+	/* With nobody left to answer to, what is half done stays half done. */
+	if (status == BLOCK_PENDING && !blk->resetting && !blk->closing) {
+		block_io_queue(blk->io, op);
+		return;
+	}
+	blk->in_flight--;
+	answer(blk, req, status);
+}
+
+/* True when the request may start now; else the timer is set for when it may. */
+static bool within_rate(struct block *blk, const struct block_request *req, int verdict)
+{
+	uint64_t cost, now, wait;
+
+	if (!rate_limiter_active(&blk->limiter))
+		return true;
+	cost = verdict == BLOCK_PENDING ? block_request_cost(req, blk->file) : 0;
+	now = event_loop_now_ns();
+	wait = rate_limiter_take(&blk->limiter, cost, now);
+	if (!wait)
+		return true;
+	metrics_inc(block_rate_limiter_throttled_events);
+	blk->throttled = true;
+	event_loop_arm(blk->dev.loop, &blk->timer, now + wait);
+	return false;
+}
+
+static void start(struct block *blk, struct block_request *req, const struct block_traits *traits, int verdict)
+{
+	int status = verdict;
+
+	if (verdict == BLOCK_PENDING)
+		status = block_request_start(req, traits, blk->file);
+	else
+		metrics_inc(block_invalid_reqs_count);
+	if (status == BLOCK_PENDING) {
+		blk->in_flight++;
+		block_io_queue(blk->io, &req->op);
+	} else {
+		answer(blk, req, status);
+	}
+}
+
+enum taken { TAKEN, RING_EMPTY, MUST_WAIT };
+
+/* Take one chain and start what it asks for. */
+static enum taken take(struct block *blk, const struct block_traits *traits)
+{
+	struct vq_chain chain = { .iov = blk->scratch, .iov_max = VIRTQUEUE_MAX_SIZE };
+	struct virtqueue *vq = &blk->dev.queue[0];
+	struct block_request *req = request_alloc(blk);
+	int ret, verdict;
+
+	/* Only a driver that offers buffers it has not got back can use up the requests; completions let it go on. */
+	if (!req)
+		return MUST_WAIT;
+	ret = vq_pop(vq, &chain);
+	if (ret > 0)
+		ret = block_request_parse(req, &chain, blk->area->iov[req - blk->area->request]) ? -EINVAL : 1;
+	if (ret <= 0) {
+		request_free(blk, req);
+		if (!ret)
+			return RING_EMPTY;
+		metrics_inc(block_invalid_reqs_count);
+		virtio_device_broken(&blk->dev, 0, ret == -EINVAL ? "request without header or status byte" : vq_why(ret));
+		return MUST_WAIT;
+	}
+	verdict = block_request_check(req, traits, blk->file);
+	if (!within_rate(blk, req, verdict)) {
+		/* Back into the ring: nothing is held while waiting, so a pause or snapshot finds it where the driver put it. */
+		vq_unpop(vq);
+		request_free(blk, req);
+		return MUST_WAIT;
+	}
+	start(blk, req, traits, verdict);
+	return TAKEN;
+}
+
+static bool may_take(const struct block *blk)
+{
+	return blk->dev.active && blk->dev.queue[0].ready && !blk->throttled && !blk->draining && !blk->resetting &&
+	       !blk->closing;
+}
+
+/* Tell those who wait for the last request to finish. */
+static void settle(struct block *blk)
+{
+	void (*drained)(void *) = blk->drained;
+
+	if (blk->in_flight)
+		return;
+	blk->drained = NULL;
+	if (blk->resetting) {
+		blk->resetting = false;
+		virtio_device_reset_done(&blk->dev);
+	}
+	if (drained)
+		drained(blk->drained_opaque);
+}
+
+static enum taken take_batch(struct block *blk, const struct block_traits *traits)
+{
+	enum taken t = TAKEN;
+	unsigned int i;
+
+	for (i = 0; i < BATCH && t == TAKEN; i++)
+		t = may_take(blk) ? take(blk, traits) : MUST_WAIT;
+	return t;
+}
+
+/* Serve the ring until it is empty or this device's turn is over. */
+static void run(struct block *blk)
+{
+	struct block_traits traits = traits_of(blk);
+	enum taken t = TAKEN;
+	unsigned int n;
+
+	for (n = 0; t == TAKEN && n < TURN; n += BATCH) {
+		t = take_batch(blk, &traits);
+		if (blk->io)
+			block_io_kick(blk->io);
+		if (blk->pushed && blk->dev.active) {
+			blk->pushed = false;
+			virtio_device_interrupt(&blk->dev, 0);
+		}
+		/* Out of requests, but some came back during the kick. */
+		if (t == MUST_WAIT && may_take(blk) && blk->free)
+			t = TAKEN;
+	}
+	if (t == TAKEN && may_take(blk))
+		event_loop_arm(blk->dev.loop, &blk->timer, event_loop_now_ns() + 1);
+	settle(blk);
+}
+
+static void timer_expired(struct event_timer *timer)
+{
+	struct block *blk = timer->opaque;
+
+	blk->throttled = false;
+	run(blk);
+}
+
+static void reaped(void *opaque)
+{
+	run(opaque);
+}
+
+static int block_activate(struct virtio_device *dev)
+{
+	struct block *blk = to_block(dev);
+	const struct block_io_client client = { .done = op_done, .reaped = reaped, .opaque = blk };
+	struct error err = { 0 };
+	int ret = 0;
+
+	/* 5.2.5.2: writeback starts as 1, and as 0 for a driver that cannot flush. */
+	if (!acked(blk, VIRTIO_BLK_F_FLUSH))
+		atomic_store(&blk->writeback, false);
+	if (!blk->area) {
+		blk->area = mmap(NULL, sizeof(*blk->area), PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		if (blk->area == MAP_FAILED) {
+			blk->area = NULL;
+			ret = error_set(&err, -ENOMEM, "no memory for requests");
+		}
+	}
+	if (!ret && !blk->io)
+		ret = block_io_create(&blk->io, blk->engine, dev->loop, &client, &err);
+	if (ret) {
+		metrics_inc(block_activate_fails);
+		log_error("drives[%s]: %s", blk->drive_id, err.message);
+	}
+	return ret;
+}
+
+static void block_notify(struct virtio_device *dev, unsigned int queue)
+{
+	(void)queue;
+	metrics_inc(block_queue_event_count);
+	run(to_block(dev));
+}
+
+static void cancel_timer(struct block *blk)
+{
+	event_loop_disarm(blk->dev.loop, &blk->timer);
+	blk->throttled = false;
+}
+
+static bool block_reset(struct virtio_device *dev)
+{
+	struct block *blk = to_block(dev);
+
+	cancel_timer(blk);
+	blk->pushed = false;
+	atomic_store(&blk->writeback, !blk->unsafe);
+	/* File I/O cannot be taken back once it runs: the driver's reset is complete when the last of it is. */
+	blk->resetting = blk->in_flight != 0;
+	return !blk->resetting;
+}
+
+static const struct virtio_device_ops block_ops = {
+	.type		= VIRTIO_ID_BLOCK,
+	.nr_queues	= 1,
+	.queue_max_size	= QUEUE_SIZE,
+	.features	= block_features,
+	.read_config	= block_read_config,
+	.write_config	= block_write_config,
+	.activate	= block_activate,
+	.notify		= block_notify,
+	.reset		= block_reset,
+};
+
+int block_create(struct block **out, const struct drive_config *cfg, const struct guest_memory *gm,
+		 struct event_loop *loop, struct error *err)
+{
+	struct block *blk = calloc(1, sizeof(*blk));
+	int ret = -ENOMEM;
+
+	if (!blk)
+		return error_set(err, -ENOMEM, "drives[%s]: no memory", cfg->drive_id);
+	ret = block_file_open(&blk->file, cfg->drive_id, cfg->path_on_host, cfg->is_read_only, err);
+	if (ret) {
+		free(blk);
+		return ret;
+	}
+	memcpy(blk->drive_id, cfg->drive_id, sizeof(blk->drive_id));
+	blk->read_only = cfg->is_read_only;
+	blk->unsafe = cfg->cache_type == CACHE_UNSAFE;
+	atomic_init(&blk->writeback, !blk->unsafe);
+	atomic_init(&blk->capacity, blk->file->sectors);
+	rate_limiter_init(&blk->limiter, &cfg->rate_limiter, event_loop_now_ns());
+	blk->timer.expired = timer_expired;
+	blk->timer.opaque = blk;
+	blk->dev.ops = &block_ops;
+	blk->dev.id = blk->drive_id;
+	blk->dev.gm = gm;
+	blk->dev.loop = loop;
+	blk->dev.queue[0].gm = gm;
+	blk->dev.queue[0].max_size = QUEUE_SIZE;
+	*out = blk;
+	return 0;
+}
+
+void block_destroy(struct block *blk)
+{
+	if (!blk)
+		return;
+	blk->closing = true;
+	cancel_timer(blk);
+	if (blk->io)
+		block_io_destroy(blk->io);
+	block_file_put(blk->file);
+	if (blk->area)
+		munmap(blk->area, sizeof(*blk->area));
+	free(blk);
+}
+
+struct virtio_device *block_device(struct block *blk)
+{
+	return &blk->dev;
+}
+
+void block_use_engine(struct block *blk, enum block_io_engine engine)
+{
+	blk->engine = engine;
+}
+
+int block_replace(struct block *blk, const char *path, struct error *err)
+{
+	struct block_file *file;
+	int ret;
+
+	if (path)
+		ret = block_file_open(&file, blk->drive_id, path, blk->read_only, err);
+	else
+		ret = block_file_measure(blk->file, blk->drive_id, err);
+	if (ret)
+		return ret;
+	if (path) {
+		/* Requests in flight have references of their own. */
+		block_file_put(blk->file);
+		blk->file = file;
+	}
+	atomic_store(&blk->capacity, blk->file->sectors);
+	virtio_device_config_changed(&blk->dev);
+	return 0;
+}
+
+void block_set_rate(struct block *blk, const struct rate_limiter_config *cfg)
+{
+	rate_limiter_init(&blk->limiter, cfg, event_loop_now_ns());
+	cancel_timer(blk);
+	if (blk->dev.active)
+		run(blk);
+}
+
+bool block_drain(struct block *blk, void (*drained)(void *opaque), void *opaque)
+{
+	blk->draining = true;
+	if (!blk->in_flight)
+		return true;
+	blk->drained = drained;
+	blk->drained_opaque = opaque;
+	return false;
+}
+
+void block_resume(struct block *blk)
+{
+	blk->draining = false;
+	blk->drained = NULL;
+	if (blk->dev.active)
+		run(blk);
+}

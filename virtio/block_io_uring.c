@@ -1,0 +1,185 @@
+/* block_io_uring.c: the io_uring engine: one small ring per drive, watched by the event loop through its own descriptor. */
+#include <errno.h>
+#include <liburing.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "block_io.h"
+#include "log.h"
+
+/*
+ * 64 submissions make one page of entries, 256 completions one page more: a drive's ring costs 12 kB, and can never
+ * overflow, since a drive has at most BLOCK_IO_MAX_IN_FLIGHT operations out.
+ */
+#define SQ_ENTRIES 64u
+#define RETRY_NS 1000000u
+
+#ifndef IORING_SETUP_SINGLE_ISSUER
+#define IORING_SETUP_SINGLE_ISSUER (1U << 12)
+#endif
+
+struct uring_io {
+	struct block_io io; /* first: the shared part */
+	struct io_uring ring;
+	struct event_timer retry;
+};
+
+static struct uring_io *to_uring(struct block_io *io)
+{
+	return (struct uring_io *)io;
+}
+
+static void prepare(struct io_uring_sqe *sqe, struct block_io_op *op)
+{
+	switch (op->type) {
+	case BLOCK_IO_READ:
+		io_uring_prep_readv(sqe, op->fd, op->iov, op->nr_iov, op->offset);
+		break;
+	case BLOCK_IO_WRITE:
+		io_uring_prep_writev2(sqe, op->fd, op->iov, op->nr_iov, op->offset, op->durable ? RWF_DSYNC : 0);
+		break;
+	case BLOCK_IO_SYNC:
+		io_uring_prep_fsync(sqe, op->fd, IORING_FSYNC_DATASYNC);
+		break;
+	case BLOCK_IO_ALLOCATE:
+		io_uring_prep_fallocate(sqe, op->fd, op->mode, (off_t)op->offset, (off_t)op->len);
+		break;
+	}
+	io_uring_sqe_set_data(sqe, op);
+}
+
+static void reap(struct uring_io *u)
+{
+	struct io_uring_cqe *cqe;
+	struct block_io_op *op;
+	int result;
+
+	/* Each entry is given back before its operation is completed: done may queue more. */
+	while (io_uring_peek_cqe(&u->ring, &cqe) == 0) {
+		op = io_uring_cqe_get_data(cqe);
+		result = cqe->res;
+		io_uring_cqe_seen(&u->ring, cqe);
+		block_io_complete(&u->io, op, result);
+	}
+}
+
+/* Move what is pending into the ring as far as it has room. */
+static void fill(struct uring_io *u)
+{
+	struct io_uring_sqe *sqe;
+
+	while (u->io.pending) {
+		sqe = io_uring_get_sqe(&u->ring);
+		if (!sqe)
+			return;
+		prepare(sqe, block_io_next(&u->io));
+	}
+}
+
+static void uring_kick(struct block_io *io)
+{
+	struct uring_io *u = to_uring(io);
+	int ret;
+
+	while (io->pending || io_uring_sq_ready(&u->ring)) {
+		fill(u);
+		ret = io_uring_submit(&u->ring);
+		/* Reads that hit the page cache completed inside the call; the guest should not wait for epoll to say so. */
+		reap(u);
+		if (ret == -EINTR)
+			continue;
+		if (ret < 0) {
+			/* The kernel is out of memory for now. What is in the ring stays there and is tried again. */
+			log_warn_limited("io_uring: submitting: %s; trying again", strerror(-ret));
+			event_loop_arm(io->loop, &u->retry, event_loop_now_ns() + RETRY_NS);
+			return;
+		}
+	}
+}
+
+static void retry_expired(struct event_timer *timer)
+{
+	struct block_io *io = timer->opaque;
+
+	uring_kick(io);
+	io->client.reaped(io->client.opaque);
+}
+
+static void uring_ready(struct block_io *io)
+{
+	reap(to_uring(io));
+	uring_kick(io);
+}
+
+static void uring_wait(struct block_io *io)
+{
+	struct uring_io *u = to_uring(io);
+	const struct timespec pause = { .tv_nsec = RETRY_NS };
+
+	if (io_uring_submit_and_wait(&u->ring, 1) < 0)
+		nanosleep(&pause, NULL);
+	reap(u);
+}
+
+static void uring_destroy(struct block_io *io)
+{
+	struct uring_io *u = to_uring(io);
+
+	if (io->loop)
+		event_loop_disarm(io->loop, &u->retry);
+	io_uring_queue_exit(&u->ring);
+	free(u);
+}
+
+static const struct block_io_ops uring_ops = {
+	.name		= "io_uring",
+	.kick		= uring_kick,
+	.ready		= uring_ready,
+	.wait		= uring_wait,
+	.destroy	= uring_destroy,
+};
+
+/*
+ * COOP_TASKRUN (5.19): a completion waits for this thread's next system call, instead of interrupting it; SINGLE_ISSUER (6.0) spares
+ * locks. Older kernels do without. Not DEFER_TASKRUN: seen on 6.18, epoll is then never told that the ring has something.
+ */
+static int setup(struct io_uring *ring)
+{
+	static const unsigned int flags[] = {
+		IORING_SETUP_SUBMIT_ALL | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_COOP_TASKRUN,
+		0,
+	};
+	struct io_uring_params p;
+	unsigned int i;
+	int ret = -EINVAL;
+
+	for (i = 0; i < sizeof(flags) / sizeof(flags[0]) && ret == -EINVAL; i++) {
+		memset(&p, 0, sizeof(p));
+		p.flags = flags[i] | IORING_SETUP_CQSIZE;
+		p.cq_entries = BLOCK_IO_MAX_IN_FLIGHT;
+		ret = io_uring_queue_init_params(SQ_ENTRIES, ring, &p);
+	}
+	return ret;
+}
+
+int block_io_uring_create(struct block_io **out, struct event_loop *loop, struct error *err)
+{
+	struct uring_io *u = calloc(1, sizeof(*u));
+	int ret;
+
+	if (!u)
+		return error_set(err, -ENOMEM, "io_uring: no memory");
+	ret = setup(&u->ring);
+	if (ret) {
+		free(u);
+		return error_set(err, ret, "io_uring: %s", strerror(-ret));
+	}
+	u->io.ops = &uring_ops;
+	u->io.loop = loop;
+	u->io.ev.fd = u->ring.ring_fd;
+	u->retry.expired = retry_expired;
+	u->retry.opaque = &u->io;
+	*out = &u->io;
+	return 0;
+}

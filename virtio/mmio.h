@@ -1,0 +1,59 @@
+/* mmio.h: virtio over MMIO (virtio 1.2, 4.2), modern only. */
+#ifndef MAYFLY_VIRTIO_MMIO_H
+#define MAYFLY_VIRTIO_MMIO_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bus.h"
+#include "device.h"
+#include "event_loop.h"
+#include "legacy/ioapic.h"
+
+/* A queue's ioeventfd, once it has turned out to be busy. */
+struct virtio_mmio_kick {
+	struct event_fd event;     /* fd -1 until then */
+	unsigned int forwarded;    /* notifications that came as exits */
+	struct virtio_mmio *mmio;
+};
+
+/*
+ * Register accesses come from vCPU threads and touch only what `lock` guards. Everything that concerns the device (activate, notify,
+ * reset) is handed to the loop thread as work; a vCPU that resets the device waits for it, the others do not wait.
+ */
+struct virtio_mmio {
+	struct virtio_device *dev;
+	struct event_loop *loop;
+	struct ioapic *ioapic;
+	int vm_fd;
+	uint64_t gpa;
+	unsigned int gsi;
+	_Atomic uint32_t interrupt_status;
+	_Atomic uint32_t notified; /* bit per queue */
+	struct event_work work;
+	struct virtio_mmio_kick kick[VIRTIO_MAX_QUEUES]; /* loop thread */
+
+	pthread_mutex_t lock; /* guards the registers below */
+	pthread_cond_t reset_finished;
+	uint32_t status;
+	uint32_t device_features_sel, driver_features_sel, queue_sel;
+	uint64_t driver_features;
+	uint32_t config_generation;
+	bool activate_wanted, reset_wanted; /* orders to the loop thread */
+	bool resetting;                     /* from the order until it is carried out */
+	bool closing;                       /* the loop has ended: nobody will carry it out */
+};
+
+/*
+ * virtio_mmio_init - bind dev to this transport at gpa with interrupt gsi and claim X86_VIRTIO_SIZE bytes of the bus
+ * Everything pointed to stays the caller's and outlives the vCPUs. 0 or -errno with a sentence. Start-up thread.
+ */
+int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, struct event_loop *loop, struct ioapic *ioapic,
+		     struct bus *bus, int vm_fd, uint64_t gpa, unsigned int gsi, struct error *err);
+
+/* virtio_mmio_close - let go of a vCPU that waits for a reset, now that the loop has ended. The loop's thread, after event_loop_run(). */
+void virtio_mmio_close(struct virtio_mmio *mmio);
+
+#endif

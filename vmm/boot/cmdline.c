@@ -1,0 +1,69 @@
+/* cmdline.c: puts the kernel command line together. */
+#include "boot/cmdline.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "x86/x86.h"
+
+struct text {
+	char *at;
+	size_t room; /* bytes with the final NUL; 0 once something did not fit */
+};
+
+static void append(struct text *text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void append(struct text *text, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(text->at, text->room, fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= text->room) {
+		text->room = 0;
+		return;
+	}
+	text->at += n;
+	text->room -= (size_t)n;
+}
+
+/* The root drive is always the first virtio device, so it is vda whatever its place in the configuration. */
+static void append_root(struct text *text, const struct config *cfg)
+{
+	unsigned int i;
+
+	for (i = 0; i < cfg->nr_drives; i++) {
+		const struct drive_config *drive = &cfg->drives[i];
+
+		if (!drive->is_root_device)
+			continue;
+		if (drive->partuuid[0])
+			append(text, " root=PARTUUID=%s", drive->partuuid);
+		else
+			append(text, " root=/dev/vda");
+		append(text, drive->is_read_only ? " ro" : " rw");
+	}
+}
+
+int cmdline_build(char out[CONFIG_CMDLINE_SIZE], const struct config *cfg, unsigned int nr_virtio, struct error *err)
+{
+	const char *args = cfg->boot.boot_args_given ? cfg->boot.boot_args : CMDLINE_DEFAULT;
+	const char *for_init = strstr(args, " -- ");
+	struct text text = { .at = out, .room = CONFIG_CMDLINE_SIZE };
+	unsigned int i;
+
+	append(&text, "%.*s", for_init ? (int)(for_init - args) : (int)strlen(args), args);
+	append_root(&text, cfg);
+	for (i = 0; i < nr_virtio; i++)
+		append(&text, " virtio_mmio.device=4K@%#llx:%u", X86_VIRTIO_GPA + i * X86_VIRTIO_SIZE, X86_VIRTIO_GSI + i);
+	if (for_init)
+		append(&text, "%s", for_init);
+	if (!text.room)
+		return error_set(err, -E2BIG, "boot-source.boot_args: too long with what the machine adds (at most %d bytes together)",
+				 CONFIG_CMDLINE_SIZE - 1);
+	return 0;
+}

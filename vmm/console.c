@@ -1,0 +1,284 @@
+/* console.c: moves bytes between the serial port and the host, and keeps a terminal sane on every way out. */
+#include "console.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "metrics.h"
+
+#define ESCAPE_KEY 0x01     /* Ctrl-A, as QEMU and kvmtool */
+#define CHUNK 1024          /* bytes a write, below PIPE_BUF: a pipe that polls writable takes it whole */
+#define FINISH_POLL_MS 200  /* how long the end waits for a slow reader */
+
+static void watch_output(struct console *con, bool on)
+{
+	if (on == con->out_watched)
+		return;
+	if (on)
+		con->out_watched = event_loop_add(con->loop, &con->out, EPOLLOUT) == 0;
+	else {
+		event_loop_remove(con->loop, &con->out);
+		con->out_watched = false;
+	}
+}
+
+/* Writes one chunk if the host takes it now. Returns bytes written, 0: would block, -1: nothing to write or output gone. */
+static ssize_t write_chunk(struct console *con, int wait_ms)
+{
+	struct pollfd pfd = { .fd = con->out.fd, .events = POLLOUT };
+	uint8_t buf[CHUNK];
+	size_t n = serial_peek(con->serial, buf, sizeof(buf));
+	ssize_t written;
+
+	if (!n)
+		return -1;
+	if (poll(&pfd, 1, wait_ms) == 0)
+		return 0;
+	written = write(con->out.fd, buf, n);
+	if (written < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (written < 0) {
+		/* Nobody reads any more (EPIPE) or the disk is full: the guest goes on, its output does not. */
+		metrics_add(uart_missed_write_count, n);
+		written = (ssize_t)n;
+	}
+	metrics_inc(uart_flush_count);
+	serial_consume(con->serial, (size_t)written);
+	return written;
+}
+
+/* Moves output until there is none, the host is slow, or the rate limit is reached. */
+static void flush_output(struct console *con)
+{
+	ssize_t n;
+
+	if (con->throttle.armed)
+		return;
+	while ((n = write_chunk(con, 0)) > 0) {
+		uint64_t now, wait;
+
+		if (!rate_limiter_active(&con->limiter))
+			continue;
+		now = event_loop_now_ns();
+		wait = rate_limiter_take(&con->limiter, (uint64_t)n, now);
+		if (wait) {
+			event_loop_arm(con->loop, &con->throttle, now + wait);
+			break;
+		}
+	}
+	watch_output(con, n == 0);
+}
+
+static void on_throttle_end(struct event_timer *timer)
+{
+	flush_output(timer->opaque);
+}
+
+static void on_tx_work(struct event_work *work)
+{
+	flush_output(work->opaque);
+}
+
+static void on_output_ready(struct event_fd *ev, uint32_t events)
+{
+	(void)events;
+	flush_output(ev->opaque);
+}
+
+static void watch_input(struct console *con, bool on)
+{
+	if (on == con->in_watched)
+		return;
+	if (on)
+		con->in_watched = event_loop_add(con->loop, &con->in, EPOLLIN) == 0;
+	else {
+		event_loop_remove(con->loop, &con->in);
+		con->in_watched = false;
+	}
+}
+
+/* Takes our own keys out of n typed bytes; returns how many are the guest's. */
+static size_t filter_keys(struct console *con, uint8_t *buf, size_t n)
+{
+	size_t in, out = 0;
+
+	for (in = 0; in < n; in++) {
+		if (con->escape) {
+			con->escape = false;
+			if (buf[in] == 'x') {
+				con->quit(con->opaque);
+				return 0;
+			}
+			if (buf[in] != ESCAPE_KEY)
+				continue;
+		} else if (buf[in] == ESCAPE_KEY) {
+			con->escape = true;
+			continue;
+		}
+		buf[out++] = buf[in];
+	}
+	return out;
+}
+
+static void feed_input(struct console *con)
+{
+	uint8_t buf[SERIAL_RX_FIFO];
+	size_t room = serial_rx_room(con->serial);
+	ssize_t n;
+
+	if (con->in.fd < 0)
+		return;
+	if (!room) {
+		watch_input(con, false); /* until the guest has read what it has */
+		return;
+	}
+	n = read(con->in.fd, buf, room);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		watch_input(con, false); /* end of input is not the end of the microVM */
+		con->in.fd = -1;
+		return;
+	}
+	serial_receive(con->serial, buf, con->terminal ? filter_keys(con, buf, (size_t)n) : (size_t)n);
+}
+
+static void on_input(struct event_fd *ev, uint32_t events)
+{
+	(void)events;
+	feed_input(ev->opaque);
+}
+
+static void on_rx_work(struct event_work *work)
+{
+	struct console *con = work->opaque;
+
+	if (con->in.fd < 0)
+		return;
+	watch_input(con, true);
+	if (!con->in_watched)
+		feed_input(con); /* a regular file cannot be watched, and is always ready */
+}
+
+static void tx_ready(void *opaque)
+{
+	struct console *con = opaque;
+
+	event_loop_post(con->loop, &con->tx_work);
+}
+
+static void rx_drained(void *opaque)
+{
+	struct console *con = opaque;
+
+	event_loop_post(con->loop, &con->rx_work);
+}
+
+/*
+ * A kill -9 leaves nobody to restore the terminal, so a tiny process stays behind that does nothing else: it sleeps
+ * until our end of a pipe closes, and restores unless we wrote a byte first (then it is done already). It leaves
+ * a terminal alone that has a new foreground process group: that one has set it up as it likes.
+ */
+static void terminal_watcher(struct console *con)
+{
+	int pipe_fd[2];
+	char done;
+
+	con->watcher_fd = -1;
+	if (pipe2(pipe_fd, O_CLOEXEC))
+		return;
+	if (fork() == 0) {
+		signal(SIGINT, SIG_IGN);
+		signal(SIGHUP, SIG_IGN);
+		signal(SIGTERM, SIG_IGN);
+		signal(SIGTTOU, SIG_IGN);
+		close(pipe_fd[1]);
+		if (read(pipe_fd[0], &done, 1) == 0 && tcgetpgrp(STDIN_FILENO) == getpgrp())
+			tcsetattr(STDIN_FILENO, TCSADRAIN, &con->saved);
+		_exit(0);
+	}
+	close(pipe_fd[0]);
+	con->watcher_fd = pipe_fd[1];
+}
+
+static void make_terminal_raw(struct console *con)
+{
+	struct termios raw;
+
+	if (tcgetattr(STDIN_FILENO, &con->saved))
+		return; /* not a terminal */
+	if (tcgetpgrp(STDIN_FILENO) != getpgrp())
+		return; /* in the background: it is somebody else's now */
+	signal(SIGCHLD, SIG_IGN); /* the watcher never becomes a zombie */
+	terminal_watcher(con);
+	raw = con->saved;
+	cfmakeraw(&raw);
+	raw.c_oflag |= OPOST; /* our own log lines share the screen */
+	con->terminal = tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
+}
+
+/* A terminal is opened again so that O_NONBLOCK does not reach whoever shares it with us; pipes and files are fine as they are. */
+static int open_output(const struct serial_config *cfg, struct error *err)
+{
+	int fd;
+
+	if (cfg->serial_out_path[0]) {
+		fd = open(cfg->serial_out_path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0600);
+		if (fd < 0 && errno == ENXIO) /* a FIFO that nobody reads yet */
+			fd = open(cfg->serial_out_path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+		if (fd < 0)
+			return error_set(err, -errno, "serial.serial_out_path: %s: %s (needs a file, FIFO or terminal that can be written)",
+					 cfg->serial_out_path, strerror(errno));
+		return fd;
+	}
+	fd = isatty(STDOUT_FILENO) ? open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY) : -1;
+	return fd >= 0 ? fd : STDOUT_FILENO;
+}
+
+int console_init(struct console *con, struct serial *serial, const struct serial_config *cfg, struct event_loop *loop,
+		 struct error *err)
+{
+	const struct rate_limiter_config rate = { .bandwidth = cfg->rate_limiter };
+	int fd = open_output(cfg, err);
+
+	if (fd < 0)
+		return fd;
+	con->serial = serial;
+	con->loop = loop;
+	con->watcher_fd = -1;
+	con->out = (struct event_fd){ .fd = fd, .ready = on_output_ready, .opaque = con };
+	con->in = (struct event_fd){ .fd = STDIN_FILENO, .ready = on_input, .opaque = con };
+	con->tx_work = (struct event_work){ .run = on_tx_work, .opaque = con };
+	con->rx_work = (struct event_work){ .run = on_rx_work, .opaque = con };
+	con->throttle = (struct event_timer){ .expired = on_throttle_end, .opaque = con };
+	if (rate.bandwidth.size)
+		rate_limiter_init(&con->limiter, &rate, event_loop_now_ns());
+	serial->tx_ready = tx_ready;
+	serial->rx_drained = rx_drained;
+	serial->opaque = con;
+	if (cfg->serial_out_path[0]) {
+		con->in.fd = -1; /* input goes with the terminal, not with a log file */
+		return 0;
+	}
+	make_terminal_raw(con);
+	on_rx_work(&con->rx_work);
+	return 0;
+}
+
+void console_finish(struct console *con)
+{
+	while (write_chunk(con, FINISH_POLL_MS) > 0)
+		continue;
+	if (!con->terminal)
+		return;
+	tcsetattr(STDIN_FILENO, TCSADRAIN, &con->saved);
+	(void)!write(con->watcher_fd, "", 1);
+	con->terminal = false;
+}

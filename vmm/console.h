@@ -1,0 +1,41 @@
+/* console.h: the host's end of the serial port: standard input and output, or a file. */
+#ifndef MAYFLY_CONSOLE_H
+#define MAYFLY_CONSOLE_H
+
+#include <stdbool.h>
+#include <termios.h>
+
+#include "config.h"
+#include "event_loop.h"
+#include "legacy/serial.h"
+#include "rate_limiter.h"
+
+struct console {
+	struct serial *serial;
+	struct event_loop *loop;
+	struct event_fd in, out;
+	struct event_work tx_work, rx_work;
+	struct event_timer throttle;
+	struct token_bucket_config rate;
+	struct rate_limiter limiter;
+	bool in_watched, out_watched;
+	bool terminal;             /* standard input is a terminal that we put into raw mode */
+	bool escape;               /* the byte before was Ctrl-A */
+	struct termios saved;
+	int watcher_fd;            /* see terminal_watcher() */
+	void (*quit)(void *opaque); /* the person typed Ctrl-A x; loop thread */
+	void *opaque;
+};
+
+/*
+ * console_init - connect serial to where cfg says; a terminal becomes raw (Ctrl-A x ends the microVM, Ctrl-A twice types one)
+ * Sets serial's tx_ready, rx_drained and opaque. 0 or -errno with a sentence naming serial.serial_out_path. Start-up thread, before
+ * any other thread: it forks the process that puts the terminal right should this one be killed.
+ */
+int console_init(struct console *con, struct serial *serial, const struct serial_config *cfg, struct event_loop *loop,
+		 struct error *err);
+
+/* console_finish - write what output is left (bounded in time) and restore the terminal. Loop thread, or after it ended. */
+void console_finish(struct console *con);
+
+#endif

@@ -1,0 +1,255 @@
+/*
+ * serial.c: the UART's registers and its two buffers.
+ *
+ * Output is never lost while the guest keeps to the rules: the transmitter reads "not empty" while the host is slow,
+ * as a real UART under flow control would. vCPU threads only fill buffers; the loop thread moves bytes to and from the host.
+ */
+#include "legacy/serial.h"
+
+#include <linux/serial_reg.h>
+#include <string.h>
+
+#include "metrics.h"
+
+#define SERIAL_PORTS 8
+/* A driver that saw "empty" may write a whole FIFO (16 bytes, up to 64 on clones) without asking again. */
+#define TX_RESERVE 64
+
+static uint32_t tx_used(const struct serial *s)
+{
+	return s->tx_tail - s->tx_head;
+}
+
+static bool tx_has_room(const struct serial *s)
+{
+	return tx_used(s) <= SERIAL_TX_BUFFER - TX_RESERVE;
+}
+
+/* Is there a condition that the guest enabled interrupts for? */
+static bool interrupt_due(const struct serial *s)
+{
+	return ((s->ier & UART_IER_RDI) && s->rx_count) || ((s->ier & UART_IER_THRI) && s->thr_pending);
+}
+
+static uint8_t read_iir(struct serial *s)
+{
+	const uint8_t fifos_on = 0xc0;
+
+	if ((s->ier & UART_IER_RDI) && s->rx_count)
+		return fifos_on | UART_IIR_RDI;
+	if ((s->ier & UART_IER_THRI) && s->thr_pending) {
+		s->thr_pending = false; /* reading it is what acknowledges it */
+		return fifos_on | UART_IIR_THRI;
+	}
+	return fifos_on | UART_IIR_NO_INT;
+}
+
+static uint8_t read_lsr(struct serial *s)
+{
+	uint8_t lsr = s->rx_count ? UART_LSR_DR : 0;
+
+	if (tx_has_room(s))
+		lsr |= UART_LSR_THRE | UART_LSR_TEMT;
+	else
+		s->tx_stalled = true;
+	return lsr;
+}
+
+static uint8_t read_rbr(struct serial *s, bool *drained)
+{
+	uint8_t byte;
+
+	if (!s->rx_count)
+		return 0;
+	byte = s->rx[s->rx_head];
+	s->rx_head = (s->rx_head + 1) % SERIAL_RX_FIFO;
+	s->rx_count--;
+	*drained = s->rx_count == 0;
+	metrics_inc(uart_read_count);
+	return byte;
+}
+
+static uint8_t read_register(struct serial *s, uint64_t offset, bool *drained)
+{
+	bool dlab = s->lcr & UART_LCR_DLAB;
+
+	switch (offset) {
+	case UART_RX:
+		return dlab ? s->dll : read_rbr(s, drained);
+	case UART_IER:
+		return dlab ? s->dlm : s->ier;
+	case UART_IIR:
+		return read_iir(s);
+	case UART_LCR:
+		return s->lcr;
+	case UART_MCR:
+		return s->mcr;
+	case UART_LSR:
+		return read_lsr(s);
+	case UART_MSR:
+		if (s->mcr & UART_MCR_LOOP) /* the modem lines come back: how drivers tell that the chip is there */
+			return (uint8_t)((s->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) | (s->mcr & UART_MCR_DTR ? UART_MSR_DSR : 0) |
+					 (s->mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) | (s->mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
+		return UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD;
+	default:
+		return s->scr;
+	}
+}
+
+/* Returns true when the loop thread has to be told that output waits. */
+static bool transmit(struct serial *s, uint8_t byte)
+{
+	bool was_empty = tx_used(s) == 0;
+
+	if (s->mcr & UART_MCR_LOOP) {
+		if (s->rx_count < SERIAL_RX_FIFO)
+			s->rx[(s->rx_head + s->rx_count++) % SERIAL_RX_FIFO] = byte;
+		return false;
+	}
+	if (tx_used(s) == SERIAL_TX_BUFFER) {
+		metrics_inc(uart_missed_write_count);
+		return false;
+	}
+	s->tx[s->tx_tail++ % SERIAL_TX_BUFFER] = byte;
+	metrics_inc(uart_write_count);
+	if (tx_has_room(s))
+		s->thr_pending = true;
+	else
+		s->tx_stalled = true;
+	return was_empty;
+}
+
+static bool write_register(struct serial *s, uint64_t offset, uint8_t value)
+{
+	bool dlab = s->lcr & UART_LCR_DLAB;
+
+	switch (offset) {
+	case UART_TX:
+		if (!dlab)
+			return transmit(s, value);
+		s->dll = value;
+		break;
+	case UART_IER:
+		if (dlab) {
+			s->dlm = value;
+			break;
+		}
+		/* Enabling the transmitter interrupt while it is empty fires it. */
+		if ((value & ~s->ier & UART_IER_THRI) && tx_has_room(s))
+			s->thr_pending = true;
+		s->ier = value & 0x0f;
+		break;
+	case UART_FCR:
+		if (value & UART_FCR_CLEAR_RCVR)
+			s->rx_count = 0;
+		break;
+	case UART_LCR:
+		s->lcr = value;
+		break;
+	case UART_MCR:
+		s->mcr = value & 0x1f;
+		break;
+	case UART_SCR:
+		s->scr = value;
+		break;
+	default:
+		break;
+	}
+	return false;
+}
+
+static void serial_read(void *opaque, uint64_t offset, void *data, unsigned int len)
+{
+	struct serial *s = opaque;
+	bool drained = false;
+
+	if (len != 1)
+		return;
+	pthread_mutex_lock(&s->lock);
+	*(uint8_t *)data = read_register(s, offset, &drained);
+	pthread_mutex_unlock(&s->lock);
+	if (drained)
+		s->rx_drained(s->opaque);
+}
+
+static void serial_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
+{
+	struct serial *s = opaque;
+	bool was_due, due, tx_ready;
+
+	if (len != 1)
+		return;
+	pthread_mutex_lock(&s->lock);
+	was_due = interrupt_due(s);
+	tx_ready = write_register(s, offset, *(const uint8_t *)data);
+	due = interrupt_due(s) && (!was_due || offset == UART_TX);
+	pthread_mutex_unlock(&s->lock);
+	if (tx_ready)
+		s->tx_ready(s->opaque);
+	if (due)
+		s->irq(s->irq_opaque);
+}
+
+size_t serial_rx_room(struct serial *s)
+{
+	size_t room;
+
+	pthread_mutex_lock(&s->lock);
+	room = SERIAL_RX_FIFO - s->rx_count;
+	pthread_mutex_unlock(&s->lock);
+	return room;
+}
+
+void serial_receive(struct serial *s, const uint8_t *data, size_t n)
+{
+	bool due;
+	size_t i;
+
+	pthread_mutex_lock(&s->lock);
+	for (i = 0; i < n && s->rx_count < SERIAL_RX_FIFO; i++)
+		s->rx[(s->rx_head + s->rx_count++) % SERIAL_RX_FIFO] = data[i];
+	due = (s->ier & UART_IER_RDI) && s->rx_count;
+	pthread_mutex_unlock(&s->lock);
+	if (due)
+		s->irq(s->irq_opaque);
+}
+
+size_t serial_peek(struct serial *s, uint8_t *out, size_t max)
+{
+	size_t n;
+
+	pthread_mutex_lock(&s->lock);
+	for (n = 0; n < max && n < tx_used(s); n++)
+		out[n] = s->tx[(s->tx_head + n) % SERIAL_TX_BUFFER];
+	pthread_mutex_unlock(&s->lock);
+	return n;
+}
+
+void serial_consume(struct serial *s, size_t n)
+{
+	bool due = false;
+
+	pthread_mutex_lock(&s->lock);
+	s->tx_head += (uint32_t)n;
+	if (s->tx_stalled && tx_has_room(s)) {
+		s->tx_stalled = false;
+		s->thr_pending = true;
+		due = s->ier & UART_IER_THRI;
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (due)
+		s->irq(s->irq_opaque);
+}
+
+int serial_init(struct serial *s, struct bus *pio, struct error *err)
+{
+	static const struct bus_ops ops = { .read = serial_read, .write = serial_write };
+	int ret;
+
+	pthread_mutex_init(&s->lock, NULL);
+	s->dll = 1; /* 115200 baud */
+	s->lcr = UART_LCR_WLEN8;
+	s->mcr = UART_MCR_OUT2;
+	ret = bus_add(pio, SERIAL_COM1, SERIAL_PORTS, &ops, s);
+	return ret ? error_set(err, ret, "serial: ports 0x3f8-0x3ff are taken") : 0;
+}

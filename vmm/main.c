@@ -1,0 +1,109 @@
+/* main.c: arguments in, exit code out. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "args.h"
+#include "config.h"
+#include "config_json.h"
+#include "exit_codes.h"
+#include "log.h"
+#include "machine.h"
+#include "metrics.h"
+#include "probe.h"
+#include "text.h"
+#include "timeline.h"
+
+static int fail(const struct error *err, int code)
+{
+	char line[sizeof(err->message) + 64];
+
+	text_escape(line, sizeof(line), err->message, strlen(err->message));
+	fprintf(stderr, "mayfly: %s\n", line);
+	return code;
+}
+
+/* Signals of supervisors count as 128 + signal, as a shell would say it. */
+static int exit_code(const struct machine_result *result)
+{
+	switch (result->end) {
+	case MACHINE_GUEST_OFF:
+		if (!result->has_guest_status)
+			return EXIT_GUEST_OK;
+		log_info("the guest shut down with status %u", result->guest_status);
+		return result->guest_status <= EXIT_GUEST_MAX ? (int)result->guest_status : EXIT_GUEST_MAX;
+	case MACHINE_GUEST_CRASH:
+		log_error("the guest crashed");
+		return EXIT_GUEST_CRASHED;
+	case MACHINE_HOST_ERROR:
+		return EXIT_INTERNAL_ERROR;
+	case MACHINE_SIGNAL:
+		log_info("ended by signal %d", result->signal);
+		return 128 + result->signal;
+	case MACHINE_QUIT:
+		log_info("ended from the console");
+		return EXIT_GUEST_OK;
+	}
+	return EXIT_INTERNAL_ERROR;
+}
+
+static int run(const struct config *cfg, struct timeline *timeline, struct error *err)
+{
+	struct machine_result result = { 0 };
+	enum machine_blame blame;
+	struct machine *machine;
+	int code;
+
+	if (machine_create(&machine, cfg, timeline, &blame, err))
+		code = fail(err, blame == BLAME_CONFIG ? EXIT_BAD_CONFIG : EXIT_HOST_CANNOT);
+	else if (machine_run(machine, &result, err))
+		code = fail(err, EXIT_HOST_CANNOT);
+	else
+		code = exit_code(&result);
+	machine_finish(machine);
+	return code;
+}
+
+static int configure_and_run(const struct args *args, struct timeline *timeline, struct error *err)
+{
+	static struct config cfg; /* paths make it 30 KiB; only what is used is touched */
+	int code;
+
+	config_init(&cfg);
+	if (config_parse_file(args->config_file, &cfg, err))
+		return fail(err, EXIT_BAD_CONFIG);
+	args_override(args, &cfg);
+	if (log_init(&cfg.log, args->id, err) || metrics_open(cfg.metrics_path, err))
+		return fail(err, EXIT_BAD_CONFIG);
+	metrics_set_labels(cfg.metrics_emit_id ? args->id : NULL, cfg.metrics_properties);
+	timeline->wanted = args->boot_timer;
+	timeline_mark(timeline, STEP_CONFIGURED);
+	code = run(&cfg, timeline, err);
+	metrics_flush();
+	return code;
+}
+
+int main(int argc, char **argv)
+{
+	static struct timeline timeline;
+	struct error err = { 0 };
+	struct args args;
+
+	timeline_begin(&timeline);
+	if (args_parse(argc, argv, &args, &err))
+		return fail(&err, EXIT_BAD_ARGUMENTS);
+	switch (args.action) {
+	case ARGS_HELP:
+		args_help(stdout);
+		return 0;
+	case ARGS_VERSION:
+		printf("Mayfly v%s\n", MAYFLY_VERSION);
+		return 0;
+	case ARGS_PROBE:
+		return probe_host();
+	case ARGS_RUN:
+		break;
+	}
+	/* The kernel frees what is left, and ends the threads, faster than we could (docs/decisions.md, "the end of the process"). */
+	_exit(configure_and_run(&args, &timeline, &err));
+}
