@@ -3,11 +3,12 @@
 #define MAYFLY_CONFIG_JSON_H
 
 #include <jansson.h>
+#include <stddef.h>
 
 #include "config.h"
 #include "error.h"
 
-#define CONFIG_FILE_MAX (1024u * 1024) /* bytes; a full one with 16 drives is about 8 KiB */
+#define CONFIG_FILE_MAX ((size_t)1 << 20) /* bytes; a full one with 16 drives is about 8 KiB */
 
 /*
  * config_parse_file - read a whole microVM from a file of JSON (docs/configuration.md has the keys)

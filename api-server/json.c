@@ -97,8 +97,10 @@ static void format_amount(char *dst, size_t size, json_int_t n, const char *unit
 	json_int_t k = 0;
 
 	if (unit && strcmp(unit, "MiB") == 0 && n >= 1024 && n % 1024 == 0) {
-		k = n % (1024 * 1024) ? n / 1024 : n / (1024 * 1024);
-		larger = n % (1024 * 1024) ? "GiB" : "TiB";
+		const json_int_t tib = (json_int_t)1 << 20;
+
+		k = n % tib ? n / 1024 : n / tib;
+		larger = n % tib ? "GiB" : "TiB";
 	}
 	if (larger)
 		snprintf(dst, size, "%" JSON_INTEGER_FORMAT " %s (%" JSON_INTEGER_FORMAT " %s)", n, unit, k, larger);

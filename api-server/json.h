@@ -54,6 +54,7 @@ struct json_field {
 	const char *name;
 	enum json_kind kind;
 	bool required;
+	bool empty_list;     /* for REFUSED */
 	size_t offset, size; /* in the target struct, bytes */
 	uint64_t min, max;   /* for UINT; max at most INT64_MAX */
 	const char *unit;    /* for UINT, "MiB" or NULL */
@@ -61,7 +62,6 @@ struct json_field {
 	const struct json_choice *choices;
 	json_sub_fn *parse;
 	const char *refusal;
-	bool empty_list;
 };
 
 #define JSON_AT(type, member) .offset = offsetof(type, member), .size = sizeof(((type *)0)->member)

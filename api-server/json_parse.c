@@ -141,64 +141,69 @@ int json_parse(const char *text, size_t len, const char *source, json_t **out, s
 	return fail_syntax(err, source, &e);
 }
 
-/* The whole file into *text (the caller's to free), NUL-terminated. Reads until the end: a pipe has no size. */
-static int read_all(int fd, size_t max_len, char **text, size_t *len)
+/* What has been read: in `first`, or on the heap once that was too small. Most configurations never need the heap. */
+struct input {
+	char first[FIRST_READ];
+	char *text;
+	size_t len, room;
+};
+
+static int grow(struct input *in)
 {
-	size_t room = 0, have = 0;
-	char *buf = NULL;
-	ssize_t n = 0;
+	size_t room = in->room * 4;
+	char *more = in->text == in->first ? malloc(room) : realloc(in->text, room);
 
-	do {
-		have += (size_t)n;
-		if (have > max_len) {
-			free(buf);
-			return -EFBIG;
-		}
-		if (room - have < 2) {
-			char *more = realloc(buf, room ? room * 4 : FIRST_READ);
-
-			if (!more) {
-				free(buf);
-				return -ENOMEM;
-			}
-			buf = more;
-			room = room ? room * 4 : FIRST_READ;
-		}
-		do
-			n = read(fd, buf + have, room - have - 1);
-		while (n < 0 && errno == EINTR);
-	} while (n > 0);
-	if (n < 0) {
-		int code = -errno;
-
-		free(buf);
-		return code;
-	}
-	buf[have] = '\0';
-	*text = buf;
-	*len = have;
+	if (!more)
+		return -ENOMEM;
+	if (in->text == in->first)
+		memcpy(more, in->first, in->len);
+	in->text = more;
+	in->room = room;
 	return 0;
+}
+
+/* Reads until the end: a pipe has no size to ask for. */
+static int read_all(int fd, size_t max_len, struct input *in)
+{
+	ssize_t n;
+
+	for (;;) {
+		n = read(fd, in->text + in->len, in->room - in->len);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return 0;
+		in->len += (size_t)n;
+		if (in->len > max_len)
+			return -EFBIG;
+		if (in->len == in->room && grow(in))
+			return -ENOMEM;
+	}
 }
 
 int json_parse_file(const char *path, size_t max_len, json_t **out, struct error *err)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY), ret;
-	char *text = NULL, shown[160];
-	size_t len = 0;
+	/* musl's open() spends a second system call on O_CLOEXEC, its openat() does not. */
+	int fd = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY), ret;
+	struct input in = { .text = in.first, .room = sizeof(in.first) };
+	char shown[160];
 
 	text_escape(shown, sizeof(shown), path, strlen(path));
 	if (fd < 0) {
 		ret = -errno;
 		return error_set(err, ret, "%s: %s", shown, strerror(-ret));
 	}
-	ret = read_all(fd, max_len, &text, &len);
+	ret = read_all(fd, max_len, &in);
 	close(fd);
 	if (ret == -EFBIG)
-		return error_set(err, ret, "%s: too large for a configuration (at most %zu KiB)", shown,
-				 max_len / 1024);
-	if (ret)
-		return error_set(err, ret, "%s: %s", shown, strerror(-ret));
-	ret = json_parse(text, len, path, out, err);
-	free(text);
+		error_set(err, ret, "%s: too large for a configuration (at most %zu KiB)", shown, max_len / 1024);
+	else if (ret)
+		error_set(err, ret, "%s: %s", shown, strerror(-ret));
+	else
+		ret = json_parse(in.text, in.len, path, out, err);
+	if (in.text != in.first)
+		free(in.text);
 	return ret;
 }

@@ -63,6 +63,7 @@ mmss()
 
 # watch_job PID LABEL EXPECTED_SECONDS COUNT_COMMAND EXPECTED_COUNT
 # One line about a background job: redrawn on a terminal, every 30 s elsewhere. Returns the job's status.
+# EXPECTED_COUNT 0: progress is judged by time alone.
 watch_job()
 {
 	local pid=$1 label=$2 expect_s=$3 count_cmd=$4 expect_n=$5
@@ -71,8 +72,12 @@ watch_job()
 	while kill -0 "$pid" 2>/dev/null; do
 		spent=$((SECONDS - begin))
 		if [[ -t 1 ]] || ((spent >= next)); then
-			done_n=$(eval "$count_cmd")
-			pct=$((expect_n ? done_n * 100 / expect_n : 0))
+			if ((expect_n)); then
+				done_n=$(eval "$count_cmd")
+				pct=$((done_n * 100 / expect_n))
+			else
+				pct=$((spent * 100 / expect_s))
+			fi
 			((pct <= 99)) || pct=99
 			if [[ -t 1 ]]; then
 				printf '\r%-28s %3d %%  %s of about %s \033[K' "$label" "$pct" "$(mmss "$spent")" "$(mmss "$expect_s")"

@@ -38,7 +38,7 @@ struct block {
 	_Atomic bool writeback;    /* config.wce; written by vCPU threads in write_config */
 	struct block_file *file;
 	enum block_io_engine engine;
-	struct block_io *io;       /* made by the first activation */
+	struct block_io *io; /* made by the first activation */
 
 	struct request_area *area;
 	struct block_request *free; /* last freed first: few requests in flight dirty few pages */
@@ -86,19 +86,19 @@ static void block_read_config(const struct virtio_device *dev, uint64_t offset, 
 {
 	struct block *blk = to_block(dev);
 	struct virtio_blk_config cfg = {
-		.capacity		   = htole64(atomic_load(&blk->capacity)),
-		.seg_max		   = htole32(QUEUE_SIZE - 2), /* a descriptor each for header and status */
-		.blk_size		   = htole32(BLOCK_SECTOR_SIZE),
+		.capacity = htole64(atomic_load(&blk->capacity)),
+		.seg_max = htole32(QUEUE_SIZE - 2), /* a descriptor each for header and status */
+		.blk_size = htole32(BLOCK_SECTOR_SIZE),
 		/* Pages of the host's page cache: smaller or unaligned writes make it read first. */
-		.physical_block_exp	   = 3,
-		.min_io_size		   = htole16(8),
-		.wce			   = atomic_load(&blk->writeback),
-		.max_discard_sectors	   = htole32(BLOCK_MAX_DISCARD_SECTORS),
-		.max_discard_seg	   = htole32(1),
-		.discard_sector_alignment  = htole32(BLOCK_DISCARD_ALIGNMENT),
-		.max_write_zeroes_sectors  = htole32(BLOCK_MAX_DISCARD_SECTORS),
-		.max_write_zeroes_seg	   = htole32(1),
-		.write_zeroes_may_unmap	   = 1,
+		.physical_block_exp = 3,
+		.min_io_size = htole16(8),
+		.wce = atomic_load(&blk->writeback),
+		.max_discard_sectors = htole32(BLOCK_MAX_DISCARD_SECTORS),
+		.max_discard_seg = htole32(1),
+		.discard_sector_alignment = htole32(BLOCK_DISCARD_ALIGNMENT),
+		.max_write_zeroes_sectors = htole32(BLOCK_MAX_DISCARD_SECTORS),
+		.max_write_zeroes_seg = htole32(1),
+		.write_zeroes_may_unmap = 1,
 	};
 
 	memset(buf, 0, len);
@@ -244,12 +244,14 @@ static enum taken take(struct block *blk, const struct block_traits *traits)
 		if (!ret)
 			return RING_EMPTY;
 		metrics_inc(block_invalid_reqs_count);
-		virtio_device_broken(&blk->dev, 0, ret == -EINVAL ? "request without header or status byte" : vq_why(ret));
+		virtio_device_broken(&blk->dev, 0,
+				     ret == -EINVAL ? "request without header or status byte" : vq_why(ret));
 		return MUST_WAIT;
 	}
 	verdict = block_request_check(req, traits, blk->file);
 	if (!within_rate(blk, req, verdict)) {
-		/* Back into the ring: nothing is held while waiting, so a pause or snapshot finds it where the driver put it. */
+		/* Back into the ring: nothing is held while waiting, so a pause or snapshot finds it where the driver
+		 * put it. */
 		vq_unpop(vq);
 		request_free(blk, req);
 		return MUST_WAIT;
@@ -380,22 +382,22 @@ static bool block_reset(struct virtio_device *dev)
 }
 
 static const struct virtio_device_ops block_ops = {
-	.type		= VIRTIO_ID_BLOCK,
-	.nr_queues	= 1,
-	.queue_max_size	= QUEUE_SIZE,
-	.features	= block_features,
-	.read_config	= block_read_config,
-	.write_config	= block_write_config,
-	.activate	= block_activate,
-	.notify		= block_notify,
-	.reset		= block_reset,
+	.type = VIRTIO_ID_BLOCK,
+	.nr_queues = 1,
+	.queue_max_size = QUEUE_SIZE,
+	.features = block_features,
+	.read_config = block_read_config,
+	.write_config = block_write_config,
+	.activate = block_activate,
+	.notify = block_notify,
+	.reset = block_reset,
 };
 
 int block_create(struct block **out, const struct drive_config *cfg, const struct guest_memory *gm,
 		 struct event_loop *loop, struct error *err)
 {
 	struct block *blk = calloc(1, sizeof(*blk));
-	int ret = -ENOMEM;
+	int ret;
 
 	if (!blk)
 		return error_set(err, -ENOMEM, "drives[%s]: no memory", cfg->drive_id);

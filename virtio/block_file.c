@@ -34,8 +34,8 @@ static const char *advice(int code, bool read_only)
 static int open_failed(struct error *err, int code, const char *drive_id, const char *path, bool read_only)
 {
 	if (code == -EACCES || code == -EPERM)
-		return error_set(err, code, "drives[%s].path_on_host: %s: %s%s by uid %u%s)", drive_id, path, strerror(-code),
-				 advice(code, read_only), (unsigned int)geteuid(),
+		return error_set(err, code, "drives[%s].path_on_host: %s: %s%s by uid %u%s)", drive_id, path,
+				 strerror(-code), advice(code, read_only), (unsigned int)geteuid(),
 				 read_only ? "" : ", or is_read_only: true");
 	return error_set(err, code, "drives[%s].path_on_host: %s: %s%s", drive_id, path, strerror(-code),
 			 advice(code, read_only));
@@ -91,7 +91,8 @@ static int open_disk(const char *drive_id, const char *path, bool read_only, str
 	int ret;
 
 	if (fd < 0 && errno == ENXIO)
-		return error_set(err, -ENXIO, "drives[%s].path_on_host: %s: No such device (needs a regular file or block device)",
+		return error_set(err, -ENXIO,
+				 "drives[%s].path_on_host: %s: No such device (needs a regular file or block device)",
 				 drive_id, path);
 	if (fd < 0)
 		return open_failed(err, -errno, drive_id, path, read_only);
@@ -101,8 +102,8 @@ static int open_disk(const char *drive_id, const char *path, bool read_only, str
 	}
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
 		ret = error_set(err, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL,
-				"drives[%s].path_on_host: %s: %s (needs a regular file or block device)", drive_id, path,
-				kind_of(st.st_mode));
+				"drives[%s].path_on_host: %s: %s (needs a regular file or block device)", drive_id,
+				path, kind_of(st.st_mode));
 		goto close_fd;
 	}
 	/* io_uring takes the flag at its word and fails with EAGAIN where it would have to wait for the disk. */

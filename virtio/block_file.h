@@ -13,8 +13,8 @@
 struct block_file {
 	int fd;
 	unsigned int refs;
-	uint64_t sectors;      /* capacity, in 512-byte sectors */
-	bool no_zero_range;    /* seen: the host cannot zero a range without writing it */
+	uint64_t sectors;   /* capacity, in 512-byte sectors */
+	bool no_zero_range; /* seen: the host cannot zero a range without writing it */
 };
 
 /*

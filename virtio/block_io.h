@@ -19,9 +19,9 @@ struct block_io_op {
 	bool durable;      /* WRITE: on stable storage before it completes */
 	struct iovec *iov; /* READ, WRITE: straight into and out of guest memory */
 	unsigned int nr_iov;
-	uint64_t offset;   /* bytes */
-	uint64_t len;      /* ALLOCATE: bytes */
-	int64_t result;    /* bytes moved (may be fewer than asked for), 0, or a negative errno */
+	uint64_t offset; /* bytes */
+	uint64_t len;    /* ALLOCATE: bytes */
+	int64_t result;  /* bytes moved (may be fewer than asked for), 0, or a negative errno */
 	struct block_io_op *next;
 };
 
@@ -55,7 +55,8 @@ struct block_io {
 	unsigned int in_flight;                      /* pending or handed over */
 };
 
-/* block_io_create - make an engine for up to BLOCK_IO_MAX_IN_FLIGHT operations; 0 or -errno. Loop thread, as all of this. */
+/* block_io_create - make an engine for up to BLOCK_IO_MAX_IN_FLIGHT operations; 0 or -errno. Loop thread, as all of
+ * this. */
 #define BLOCK_IO_MAX_IN_FLIGHT 256
 int block_io_create(struct block_io **out, enum block_io_engine engine, struct event_loop *loop,
 		    const struct block_io_client *client, struct error *err);

@@ -122,7 +122,8 @@ static void thread_ready(struct block_io *io)
 	struct block_io_op *op, *next;
 	uint64_t count;
 
-	/* Emptied before the list is taken, so that a completion in between wakes us again. EAGAIN: nothing was there. */
+	/* Emptied before the list is taken, so that a completion in between wakes us again. EAGAIN: nothing was there.
+	 */
 	if (read(io->ev.fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return;
 	pthread_mutex_lock(&t->lock);
@@ -161,11 +162,11 @@ static void thread_destroy(struct block_io *io)
 }
 
 static const struct block_io_ops thread_ops = {
-	.name		= "thread",
-	.kick		= thread_kick,
-	.ready		= thread_ready,
-	.wait		= thread_wait,
-	.destroy	= thread_destroy,
+	.name = "thread",
+	.kick = thread_kick,
+	.ready = thread_ready,
+	.wait = thread_wait,
+	.destroy = thread_destroy,
 };
 
 /* Signals belong to the loop's signalfd: the thread is born with all of them blocked. */

@@ -1,4 +1,5 @@
-/* block_io_uring.c: the io_uring engine: one small ring per drive, watched by the event loop through its own descriptor. */
+/* block_io_uring.c: the io_uring engine: one small ring per drive, watched by the event loop through its own
+ * descriptor. */
 #include <errno.h>
 #include <liburing.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
  * overflow, since a drive has at most BLOCK_IO_MAX_IN_FLIGHT operations out.
  */
 #define SQ_ENTRIES 64u
-#define RETRY_NS 1000000u
+#define RETRY_NS   1000000u
 
 #ifndef IORING_SETUP_SINGLE_ISSUER
 #define IORING_SETUP_SINGLE_ISSUER (1U << 12)
@@ -85,7 +86,8 @@ static void uring_kick(struct block_io *io)
 	while (io->pending || io_uring_sq_ready(&u->ring)) {
 		fill(u);
 		ret = io_uring_submit(&u->ring);
-		/* Reads that hit the page cache completed inside the call; the guest should not wait for epoll to say so. */
+		/* Reads that hit the page cache completed inside the call; the guest should not wait for epoll to say
+		 * so. */
 		reap(u);
 		if (ret == -EINTR)
 			continue;
@@ -133,16 +135,17 @@ static void uring_destroy(struct block_io *io)
 }
 
 static const struct block_io_ops uring_ops = {
-	.name		= "io_uring",
-	.kick		= uring_kick,
-	.ready		= uring_ready,
-	.wait		= uring_wait,
-	.destroy	= uring_destroy,
+	.name = "io_uring",
+	.kick = uring_kick,
+	.ready = uring_ready,
+	.wait = uring_wait,
+	.destroy = uring_destroy,
 };
 
 /*
- * COOP_TASKRUN (5.19): a completion waits for this thread's next system call, instead of interrupting it; SINGLE_ISSUER (6.0) spares
- * locks. Older kernels do without. Not DEFER_TASKRUN: seen on 6.18, epoll is then never told that the ring has something.
+ * COOP_TASKRUN (5.19): a completion waits for this thread's next system call, instead of interrupting it; SINGLE_ISSUER
+ * (6.0) spares locks. Older kernels do without. Not DEFER_TASKRUN: seen on 6.18, epoll is then never told that the ring
+ * has something.
  */
 static int setup(struct io_uring *ring)
 {

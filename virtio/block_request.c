@@ -10,7 +10,8 @@
 #include "log.h"
 #include "metrics.h"
 
-/* Source of zeros for hosts that cannot zero a range. Never written, so it stays the kernel's one shared page of zeros. */
+/* Source of zeros for hosts that cannot zero a range. Never written, so it stays the kernel's one shared page of zeros.
+ */
 #define ZEROES_SIZE 65536u
 static uint8_t zeroes[ZEROES_SIZE];
 
@@ -77,8 +78,8 @@ static void iov_consume(struct block_io_op *op, uint64_t n)
 }
 
 /*
- * Descriptors may cut a request anywhere (5.2.6 with 2.7.4.1), so both parts are streams of bytes: the readable one is the
- * header and then data, the writable one is data and then the status byte.
+ * Descriptors may cut a request anywhere (5.2.6 with 2.7.4.1), so both parts are streams of bytes: the readable one is
+ * the header and then data, the writable one is data and then the status byte.
  */
 int block_request_parse(struct block_request *req, const struct vq_chain *chain, struct iovec *many_iov)
 {
@@ -103,8 +104,8 @@ int block_request_parse(struct block_request *req, const struct vq_chain *chain,
 	writes_guest = req->type == VIRTIO_BLK_T_IN || req->type == VIRTIO_BLK_T_GET_ID;
 	req->data_len = writes_guest ? req->in_len : chain->out_len - sizeof(hdr);
 	req->op.iov = chain->nr_out + chain->nr_in <= BLOCK_REQUEST_INLINE_IOV ? req->inline_iov : many_iov;
-	req->op.nr_iov = iov_slice(req->op.iov, writes_guest ? in : chain->iov, writes_guest ? 0 : sizeof(hdr),
-				   req->data_len);
+	req->op.nr_iov =
+		iov_slice(req->op.iov, writes_guest ? in : chain->iov, writes_guest ? 0 : sizeof(hdr), req->data_len);
 	if ((req->type == VIRTIO_BLK_T_DISCARD || req->type == VIRTIO_BLK_T_WRITE_ZEROES) &&
 	    req->data_len == sizeof(req->range)) {
 		iov_copy_out(chain->iov, sizeof(hdr), &req->range, sizeof(req->range));
@@ -120,7 +121,8 @@ static bool in_range(const struct block_file *file, uint64_t sector, uint64_t co
 	return sector <= file->sectors && count <= file->sectors - sector;
 }
 
-static int check_transfer(const struct block_request *req, const struct block_traits *traits, const struct block_file *file)
+static int check_transfer(const struct block_request *req, const struct block_traits *traits,
+			  const struct block_file *file)
 {
 	if (req->type == VIRTIO_BLK_T_OUT && traits->read_only)
 		return VIRTIO_BLK_S_IOERR;
@@ -130,7 +132,8 @@ static int check_transfer(const struct block_request *req, const struct block_tr
 }
 
 /* virtio 1.2, 5.2.6.2: unknown flags, and unmap with discard, are UNSUPP; the limits of the config are IOERR. */
-static int check_range(const struct block_request *req, const struct block_traits *traits, const struct block_file *file)
+static int check_range(const struct block_request *req, const struct block_traits *traits,
+		       const struct block_file *file)
 {
 	bool discard = req->type == VIRTIO_BLK_T_DISCARD;
 	unsigned int feature = discard ? VIRTIO_BLK_F_DISCARD : VIRTIO_BLK_F_WRITE_ZEROES;
@@ -150,7 +153,8 @@ static int check_range(const struct block_request *req, const struct block_trait
 	return BLOCK_PENDING;
 }
 
-int block_request_check(const struct block_request *req, const struct block_traits *traits, const struct block_file *file)
+int block_request_check(const struct block_request *req, const struct block_traits *traits,
+			const struct block_file *file)
 {
 	switch (req->type) {
 	case VIRTIO_BLK_T_IN:
@@ -183,8 +187,8 @@ uint64_t block_request_cost(const struct block_request *req, const struct block_
 }
 
 /*
- * GET_ID is the first 20 bytes of drive_id (Firecracker puts the host's device and inode numbers there): a name the guest can find its
- * disk by, the same on every host and after a restore, and nothing about the host.
+ * GET_ID is the first 20 bytes of drive_id (Firecracker puts the host's device and inode numbers there): a name the
+ * guest can find its disk by, the same on every host and after a restore, and nothing about the host.
  */
 static int answer_id(struct block_request *req, const struct block_traits *traits)
 {
@@ -277,8 +281,8 @@ int block_request_start(struct block_request *req, const struct block_traits *tr
 	case VIRTIO_BLK_T_FLUSH:
 		metrics_inc(block_flush_count);
 		/*
-		 * A flush covers the writes that were answered before it was sent (5.2.6.2); those are in the page cache by
-		 * then, so fdatasync alone is enough and nothing in flight has to be waited for.
+		 * A flush covers the writes that were answered before it was sent (5.2.6.2); those are in the page
+		 * cache by then, so fdatasync alone is enough and nothing in flight has to be waited for.
 		 */
 		return traits->unsafe ? VIRTIO_BLK_S_OK : start_sync(req);
 	case VIRTIO_BLK_T_DISCARD:
@@ -292,8 +296,10 @@ int block_request_start(struct block_request *req, const struct block_traits *tr
 static int host_failed(const struct block_request *req, const struct block_traits *traits, int code)
 {
 	static const char *const names[] = {
-		[BLOCK_IO_READ] = "reading", [BLOCK_IO_WRITE] = "writing",
-		[BLOCK_IO_SYNC] = "flushing", [BLOCK_IO_ALLOCATE] = "discarding",
+		[BLOCK_IO_READ] = "reading",
+		[BLOCK_IO_WRITE] = "writing",
+		[BLOCK_IO_SYNC] = "flushing",
+		[BLOCK_IO_ALLOCATE] = "discarding",
 	};
 
 	metrics_inc(block_io_errors);

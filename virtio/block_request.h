@@ -11,7 +11,8 @@
 #include "block_io.h"
 #include "queue.h"
 
-/* Segments kept inside the request. More than that go to a page of its own, so that small requests dirty little memory. */
+/* Segments kept inside the request. More than that go to a page of its own, so that small requests dirty little memory.
+ */
 #define BLOCK_REQUEST_INLINE_IOV 14
 
 /* Bounds told to the driver and checked here: 1 GiB, so that one request cannot keep a disk busy for long. */
@@ -24,22 +25,22 @@ struct block_traits {
 	const char *drive_id;
 	uint64_t features; /* acknowledged by the driver */
 	bool read_only;
-	bool unsafe;       /* cache_type Unsafe: a flush is answered, not done */
-	bool durable;      /* writethrough: a write is on stable storage before it is answered */
+	bool unsafe;  /* cache_type Unsafe: a flush is answered, not done */
+	bool durable; /* writethrough: a write is on stable storage before it is answered */
 };
 
 struct block_request {
-	struct block_io_op op;         /* first */
-	struct block_file *file;       /* a reference while started */
+	struct block_io_op op;   /* first */
+	struct block_file *file; /* a reference while started */
 	struct block_request *next_free;
-	uint32_t type;                 /* VIRTIO_BLK_T_* */
-	uint16_t head;                 /* the chain to give back */
+	uint32_t type; /* VIRTIO_BLK_T_* */
+	uint16_t head; /* the chain to give back */
 	uint8_t stage, retries;
-	uint8_t *status;               /* in guest memory */
-	uint64_t sector, data_len;     /* data_len: bytes, of the part that carries this type's data */
-	uint64_t in_len;               /* bytes of the device-writable part before the status byte */
-	uint64_t written;              /* bytes of it filled so far, from its start */
-	uint64_t end;                  /* discard, write zeroes: byte offset where it ends */
+	uint8_t *status;                              /* in guest memory */
+	uint64_t sector, data_len;                    /* data_len: bytes, of the part that carries this type's data */
+	uint64_t in_len;                              /* bytes of the device-writable part before the status byte */
+	uint64_t written;                             /* bytes of it filled so far, from its start */
+	uint64_t end;                                 /* discard, write zeroes: byte offset where it ends */
 	struct virtio_blk_discard_write_zeroes range; /* copied, host byte order */
 	struct iovec inline_iov[BLOCK_REQUEST_INLINE_IOV];
 };
@@ -48,20 +49,23 @@ struct block_request {
 #define BLOCK_PENDING (-1)
 
 /*
- * block_request_parse - read the header and range of chain, and find data and status; many_iov is used when there are many segments
- * Returns 0, or -EINVAL when it cannot be understood or answered: no whole header, no byte for the status.
+ * block_request_parse - read the header and range of chain, and find data and status; many_iov is used when there are
+ * many segments Returns 0, or -EINVAL when it cannot be understood or answered: no whole header, no byte for the
+ * status.
  */
 int block_request_parse(struct block_request *req, const struct vq_chain *chain, struct iovec *many_iov);
 
 /* block_request_check - may this be carried out? BLOCK_PENDING, or the status that refuses it. No side effects. */
-int block_request_check(const struct block_request *req, const struct block_traits *traits, const struct block_file *file);
+int block_request_check(const struct block_request *req, const struct block_traits *traits,
+			const struct block_file *file);
 
 /* block_request_cost - bytes to ask of the bandwidth limiter. */
 uint64_t block_request_cost(const struct block_request *req, const struct block_file *file);
 
 /*
- * block_request_start - begin a request that passed the check; block_request_advance - go on after req->op has completed
- * Returns BLOCK_PENDING with req->op to be queued, or the final status. start takes a reference to file in either case.
+ * block_request_start - begin a request that passed the check; block_request_advance - go on after req->op has
+ * completed Returns BLOCK_PENDING with req->op to be queued, or the final status. start takes a reference to file in
+ * either case.
  */
 int block_request_start(struct block_request *req, const struct block_traits *traits, struct block_file *file);
 int block_request_advance(struct block_request *req, const struct block_traits *traits);

@@ -126,9 +126,9 @@ static int walk_enter_indirect(struct walk *w, const struct vring_desc *desc)
 	w->table = desc->addr;
 	w->table_len = desc->len / (unsigned int)sizeof(struct vring_desc);
 	/*
-	 * 2.7.5.3.1 bounds an indirect chain by the queue size, too. Drivers size it by what the device says about itself (seg_max),
-	 * even if they chose a shorter queue, so what bounds it here is the size that was offered. The flag WRITE of the
-	 * descriptor that refers to the table is ignored (2.7.5.3.2).
+	 * 2.7.5.3.1 bounds an indirect chain by the queue size, too. Drivers size it by what the device says about
+	 * itself (seg_max), even if they chose a shorter queue, so what bounds it here is the size that was offered.
+	 * The flag WRITE of the descriptor that refers to the table is ignored (2.7.5.3.2).
 	 */
 	w->budget = w->vq->max_size;
 	return 0;
@@ -166,7 +166,11 @@ static int walk_add(struct walk *w, const struct vring_desc *desc)
 static int walk_chain(const struct virtqueue *vq, struct vq_chain *chain)
 {
 	struct walk w = {
-		.vq = vq, .chain = chain, .table = vq->desc_gpa, .table_len = vq->size, .budget = vq->size,
+		.vq = vq,
+		.chain = chain,
+		.table = vq->desc_gpa,
+		.table_len = vq->size,
+		.budget = vq->size,
 	};
 	unsigned int index = chain->head;
 	struct vring_desc desc;
@@ -214,11 +218,12 @@ static int want_kicks(struct virtqueue *vq, bool on)
 	if (vq->kicks_off == !on)
 		return 0;
 	vq->kicks_off = !on;
-	return ring_store16(vq, vq->used_gpa + offsetof(struct vring_used, flags),
-			    on ? 0 : VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
+	return ring_store16(vq, vq->used_gpa + offsetof(struct vring_used, flags), on ? 0 : VRING_USED_F_NO_NOTIFY,
+			    __ATOMIC_RELAXED);
 }
 
-/* The ring looked empty. Ask for a kick, then look once more: the driver may have added a chain in between (2.7.10.1). */
+/* The ring looked empty. Ask for a kick, then look once more: the driver may have added a chain in between (2.7.10.1).
+ */
 static int rearm(struct virtqueue *vq)
 {
 	if (vq->notify_off)
@@ -276,7 +281,8 @@ bool vq_should_interrupt(struct virtqueue *vq)
 		return false;
 	vq->signalled_used = new;
 	vq->signalled_valid = true;
-	/* The used index must be out before the driver's wish is read, or both sides could wait for each other (2.7.7.2). */
+	/* The used index must be out before the driver's wish is read, or both sides could wait for each other
+	 * (2.7.7.2). */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (!vq->event_idx) {
 		if (ring_load16(vq, vq->avail_gpa + offsetof(struct vring_avail, flags), __ATOMIC_RELAXED, &flags))

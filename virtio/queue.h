@@ -13,18 +13,18 @@
 /* Set up by the transport while not ready; after that the loop thread alone moves the indices. */
 struct virtqueue {
 	const struct guest_memory *gm;
-	uint16_t max_size;      /* what the device offers, a power of two ≤ VIRTQUEUE_MAX_SIZE */
-	uint16_t size;          /* what the driver chose */
+	uint16_t max_size; /* what the device offers, a power of two ≤ VIRTQUEUE_MAX_SIZE */
+	uint16_t size;     /* what the driver chose */
 	bool ready;
-	bool event_idx;         /* VIRTIO_F_EVENT_IDX (VIRTIO_RING_F_EVENT_IDX) was acknowledged */
-	bool indirect;          /* VIRTIO_RING_F_INDIRECT_DESC was acknowledged */
-	bool notify_off;        /* the device polls by itself: kicks are asked to stop */
+	bool event_idx;  /* VIRTIO_F_EVENT_IDX (VIRTIO_RING_F_EVENT_IDX) was acknowledged */
+	bool indirect;   /* VIRTIO_RING_F_INDIRECT_DESC was acknowledged */
+	bool notify_off; /* the device polls by itself: kicks are asked to stop */
 	uint64_t desc_gpa, avail_gpa, used_gpa;
-	uint16_t next_avail;    /* free-running: next entry of the avail ring to take */
-	uint16_t next_used;     /* free-running: next entry of the used ring to fill */
-	uint16_t signalled_used;/* next_used when the driver was last interrupted */
+	uint16_t next_avail;     /* free-running: next entry of the avail ring to take */
+	uint16_t next_used;      /* free-running: next entry of the used ring to fill */
+	uint16_t signalled_used; /* next_used when the driver was last interrupted */
 	bool signalled_valid;
-	bool kicks_off;         /* without event_idx: VRING_USED_F_NO_NOTIFY is set in the ring */
+	bool kicks_off; /* without event_idx: VRING_USED_F_NO_NOTIFY is set in the ring */
 };
 
 /*
@@ -50,17 +50,19 @@ void vq_reset(struct virtqueue *vq);
 
 /*
  * vq_pop - take the next available chain
- * Returns 1 with chain filled, 0 when the ring is empty (notifications are then armed again and the ring rechecked, so that no kick is lost),
- * or a negative errno when the driver broke the rules (2.7.5): the caller must call virtio_device_broken().
- * Fields of ring and descriptors are read once. A buffer of length 0, outside RAM, in an indirect table within an indirect table, a
- * chain longer than the queue, a readable descriptor after a writable one, an avail index more than size ahead are all broken.
- * (The spec gives a buffer of length 0 no meaning and does not forbid it. QEMU refuses one too, so no driver relies on it.)
+ * Returns 1 with chain filled, 0 when the ring is empty (notifications are then armed again and the ring rechecked, so
+ * that no kick is lost), or a negative errno when the driver broke the rules (2.7.5): the caller must call
+ * virtio_device_broken(). Fields of ring and descriptors are read once. A buffer of length 0, outside RAM, in an
+ * indirect table within an indirect table, a chain longer than the queue, a readable descriptor after a writable one,
+ * an avail index more than size ahead are all broken. (The spec gives a buffer of length 0 no meaning and does not
+ * forbid it. QEMU refuses one too, so no driver relies on it.)
  */
 int vq_pop(struct virtqueue *vq, struct vq_chain *chain);
 
 /*
  * vq_unpop - put the chain of the last vq_pop back; it will be popped (and checked) again
- * Only the chain popped last, and only before anything is pushed for it: how a throttled device waits without holding a request.
+ * Only the chain popped last, and only before anything is pushed for it: how a throttled device waits without holding a
+ * request.
  */
 void vq_unpop(struct virtqueue *vq);
 

@@ -183,7 +183,7 @@ static int fail_unknown(struct error *err, const char *word, size_t name_len)
 	for (i = 0; i < NR_OPTIONS; i++) {
 		distance = text_distance(name, options[i].name);
 		/* An option that shares too little with it is no help. */
-		if (options[i].kind != REFUSED && distance < best && distance * 2 <= strlen(options[i].name)) {
+		if (options[i].kind != REFUSED && distance < best && distance <= strlen(options[i].name) / 2) {
 			best = distance;
 			nearest = &options[i];
 		}
@@ -196,7 +196,7 @@ static int fail_unknown(struct error *err, const char *word, size_t name_len)
 /* Takes the option at argv[*i] and its value; *i is left on the last word used. */
 static int take(int argc, char **argv, int *i, struct args *out, uint32_t *seen, struct error *err)
 {
-	const char *word = argv[*i], *value = NULL, *equals;
+	const char *word = argv[*i], *value = "", *equals;
 	const struct option *o;
 	char shown[SHOWN_SIZE];
 	uint32_t bit;

@@ -10,14 +10,14 @@
 #include "log.h"
 #include "rate_limiter.h"
 
-#define CONFIG_MAX_VCPUS 32
-#define CONFIG_MAX_DRIVES 16
-#define CONFIG_ID_LEN 64 /* bytes with the final NUL: 1-63 of [A-Za-z0-9_-] for drives, [A-Za-z0-9-] for --id */
-#define CONFIG_CMDLINE_SIZE 2048 /* bytes with the final NUL, after everything we append (x86 COMMAND_LINE_SIZE) */
-#define CONFIG_DEFAULT_VCPUS 1
+#define CONFIG_MAX_VCPUS       32
+#define CONFIG_MAX_DRIVES      16
+#define CONFIG_ID_LEN          64 /* bytes with the final NUL: 1-63 of [A-Za-z0-9_-] for drives, [A-Za-z0-9-] for --id */
+#define CONFIG_CMDLINE_SIZE    2048 /* bytes with the final NUL, after everything we append (x86 COMMAND_LINE_SIZE) */
+#define CONFIG_DEFAULT_VCPUS   1
 #define CONFIG_DEFAULT_MEM_MIB 128
-#define CONFIG_MIN_MEM_MIB 1
-#define CONFIG_MAX_MEM_MIB (4ull << 20) /* 4 TiB */
+#define CONFIG_MIN_MEM_MIB     1
+#define CONFIG_MAX_MEM_MIB     (4ull << 20) /* 4 TiB */
 
 enum cache_type { CACHE_UNSAFE, CACHE_WRITEBACK };
 enum io_engine { IO_ENGINE_SYNC, IO_ENGINE_ASYNC };
@@ -33,12 +33,12 @@ struct boot_source_config {
 
 /* machine-config */
 struct machine_config {
-	unsigned int vcpu_count;  /* 1..32, default 1 */
-	uint64_t mem_size_mib;    /* default 128 */
+	unsigned int vcpu_count; /* 1..32, default 1 */
+	uint64_t mem_size_mib;   /* default 128 */
 	bool smt;
 	bool track_dirty_pages;
 	enum huge_pages huge_pages;
-	char cpu_template[16];    /* "None" or empty: none */
+	char cpu_template[16]; /* "None" or empty: none */
 };
 
 /* one entry of drives */
@@ -68,7 +68,8 @@ struct config {
 	struct log_config log;
 	char metrics_path[PATH_MAX]; /* empty: no metrics are written */
 	bool metrics_emit_id;
-	char *metrics_properties; /* a JSON object as text for every metrics line, or NULL; owned, freed by config_free */
+	char *metrics_properties; /* a JSON object as text for every metrics line, or NULL; owned, freed by config_free
+				   */
 };
 
 /* config_init - Firecracker's defaults: 1 vCPU, 128 MiB, everything else empty. config_free undoes it. */

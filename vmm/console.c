@@ -127,44 +127,66 @@ static size_t filter_keys(struct console *con, uint8_t *buf, size_t n)
 	return out;
 }
 
-static void feed_input(struct console *con)
+/* Hands the guest as much as its FIFO takes; the rest waits in con->typed. */
+static void deliver_input(struct console *con)
 {
-	uint8_t buf[SERIAL_RX_FIFO];
-	size_t room = serial_rx_room(con->serial);
-	ssize_t n;
+	size_t room = serial_rx_room(con->serial), n = con->nr_typed < room ? con->nr_typed : room;
 
-	if (con->in.fd < 0)
+	if (!n)
 		return;
-	if (!room) {
-		watch_input(con, false); /* until the guest has read what it has */
+	serial_receive(con->serial, con->typed, n);
+	con->nr_typed -= n;
+	memmove(con->typed, con->typed + n, con->nr_typed);
+}
+
+/*
+ * A pipe or file waits when the guest does not read. A terminal is read all the same, since the person may want to
+ * type Ctrl-A x to a guest that hangs; what finds no room is dropped, as a tty does.
+ */
+static void read_input(struct console *con)
+{
+	uint8_t buf[CONSOLE_TYPED_MAX];
+	size_t space = sizeof(con->typed) - con->nr_typed, n;
+	ssize_t got;
+
+	if (!space && !con->terminal) {
+		watch_input(con, false); /* until the guest has taken some */
 		return;
 	}
-	n = read(con->in.fd, buf, room);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	got = read(con->in.fd, buf, con->terminal ? sizeof(buf) : space);
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (n <= 0) {
+	if (got <= 0) {
 		watch_input(con, false); /* end of input is not the end of the microVM */
 		con->in.fd = -1;
 		return;
 	}
-	serial_receive(con->serial, buf, con->terminal ? filter_keys(con, buf, (size_t)n) : (size_t)n);
+	n = con->terminal ? filter_keys(con, buf, (size_t)got) : (size_t)got;
+	n = n < space ? n : space;
+	memcpy(con->typed + con->nr_typed, buf, n);
+	con->nr_typed += n;
+	deliver_input(con);
 }
 
 static void on_input(struct event_fd *ev, uint32_t events)
 {
 	(void)events;
-	feed_input(ev->opaque);
+	read_input(ev->opaque);
 }
 
 static void on_rx_work(struct event_work *work)
 {
 	struct console *con = work->opaque;
 
-	if (con->in.fd < 0)
+	deliver_input(con);
+	if (con->in.fd < 0 || con->in_watched)
 		return;
 	watch_input(con, true);
-	if (!con->in_watched)
-		feed_input(con); /* a regular file cannot be watched, and is always ready */
+	if (!con->in_watched && con->nr_typed < sizeof(con->typed)) {
+		read_input(con); /* a regular file cannot be watched, and is always ready */
+		if (con->nr_typed < sizeof(con->typed) && con->in.fd >= 0)
+			event_loop_post(con->loop, work);
+	}
 }
 
 static void tx_ready(void *opaque)
@@ -174,7 +196,7 @@ static void tx_ready(void *opaque)
 	event_loop_post(con->loop, &con->tx_work);
 }
 
-static void rx_drained(void *opaque)
+static void rx_wanted(void *opaque)
 {
 	struct console *con = opaque;
 
@@ -184,7 +206,8 @@ static void rx_drained(void *opaque)
 /*
  * A kill -9 leaves nobody to restore the terminal, so a tiny process stays behind that does nothing else: it sleeps
  * until our end of a pipe closes, and restores unless we wrote a byte first (then it is done already). It leaves
- * a terminal alone that has a new foreground process group: that one has set it up as it likes.
+ * a terminal alone that has a new foreground process group: that one has set it up as it likes. No group at all means
+ * that we led the session ourselves, which has ended with us.
  */
 static void terminal_watcher(struct console *con)
 {
@@ -200,8 +223,9 @@ static void terminal_watcher(struct console *con)
 		signal(SIGTERM, SIG_IGN);
 		signal(SIGTTOU, SIG_IGN);
 		close(pipe_fd[1]);
-		if (read(pipe_fd[0], &done, 1) == 0 && tcgetpgrp(STDIN_FILENO) == getpgrp())
-			tcsetattr(STDIN_FILENO, TCSADRAIN, &con->saved);
+		if (read(pipe_fd[0], &done, 1) == 0 &&
+		    (tcgetpgrp(STDIN_FILENO) == getpgrp() || tcgetpgrp(STDIN_FILENO) < 0))
+			tcsetattr(STDIN_FILENO, TCSANOW, &con->saved);
 		_exit(0);
 	}
 	close(pipe_fd[0]);
@@ -261,14 +285,15 @@ int console_init(struct console *con, struct serial *serial, const struct serial
 	if (rate.bandwidth.size)
 		rate_limiter_init(&con->limiter, &rate, event_loop_now_ns());
 	serial->tx_ready = tx_ready;
-	serial->rx_drained = rx_drained;
+	serial->rx_wanted = rx_wanted;
 	serial->opaque = con;
 	if (cfg->serial_out_path[0]) {
 		con->in.fd = -1; /* input goes with the terminal, not with a log file */
 		return 0;
 	}
 	make_terminal_raw(con);
-	on_rx_work(&con->rx_work);
+	if (con->terminal)
+		watch_input(con, true); /* anything else can wait until the guest listens */
 	return 0;
 }
 

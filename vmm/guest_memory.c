@@ -13,9 +13,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define MIB ((uint64_t)1 << 20)
+#define MIB       ((uint64_t)1 << 20)
 #define HUGE_SIZE (2 * MIB)
-#define GM_MAX_MIB ((uint64_t)4 << 20) /* 4 TiB, CONFIG_MAX_MEM_MIB: room in a 47-bit address space and in KVM's slots */
+#define GM_MAX_MIB \
+	((uint64_t)4 << 20) /* 4 TiB, CONFIG_MAX_MEM_MIB: room in a 47-bit address space and in KVM's slots */
 
 _Static_assert(sizeof(size_t) == sizeof(uint64_t), "guest sizes are used as host sizes");
 
@@ -115,8 +116,8 @@ int gm_register(const struct guest_memory *gm, int vm_fd, struct error *err)
 
 		if (ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot) < 0)
 			return error_set(err, -errno,
-					 "machine-config.mem_size_mib: KVM refused %" PRIu64 " MiB at guest address 0x%" PRIx64
-					 ": %s",
+					 "machine-config.mem_size_mib: KVM refused %" PRIu64
+					 " MiB at guest address 0x%" PRIx64 ": %s",
 					 r->size / MIB, r->gpa, strerror(errno));
 	}
 	return 0;
@@ -197,10 +198,12 @@ int gm_load_file(struct guest_memory *gm, uint64_t gpa, int fd, uint64_t file_si
 	int ret;
 
 	if (!dst)
-		return error_set(err, -EFAULT, "%" PRIu64 " bytes at guest address 0x%" PRIx64 " are outside the guest's RAM",
-				 len, gpa);
+		return error_set(err, -EFAULT,
+				 "%" PRIu64 " bytes at guest address 0x%" PRIx64 " are outside the guest's RAM", len,
+				 gpa);
 	if (offset > file_size || len > file_size - offset)
-		return error_set(err, -EIO, "bytes %" PRIu64 " + %" PRIu64 " lie past the end of the file (%" PRIu64 " bytes)",
+		return error_set(err, -EIO,
+				 "bytes %" PRIu64 " + %" PRIu64 " lie past the end of the file (%" PRIu64 " bytes)",
 				 offset, len, file_size);
 	/* hva and gpa agree modulo the page size: every region starts on a page in both. */
 	head = -gpa % page;

@@ -9,8 +9,8 @@
 #include "error.h"
 
 /* x86: RAM below 3 GiB, devices from 3 GiB to 4 GiB, the rest of RAM above 4 GiB (design.md, 3). */
-#define GM_HOLE_START 0xC0000000ull
-#define GM_HOLE_END   0x100000000ull
+#define GM_HOLE_START  0xC0000000ull
+#define GM_HOLE_END    0x100000000ull
 #define GM_MAX_REGIONS 2
 
 enum huge_pages { HUGE_PAGES_NONE, HUGE_PAGES_TRANSPARENT, HUGE_PAGES_2M };
@@ -25,8 +25,8 @@ struct gm_region {
 struct guest_memory {
 	struct gm_region region[GM_MAX_REGIONS];
 	unsigned int nr_regions;
-	uint64_t size; /* bytes in all regions */
-	bool small_pages; /* false: hugetlbfs pages, over which no file can be mapped */
+	uint64_t size;     /* bytes in all regions */
+	bool small_pages;  /* false: hugetlbfs pages, over which no file can be mapped */
 	void *reservation; /* the one mapping behind all regions */
 	uint64_t reservation_size;
 };

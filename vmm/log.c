@@ -72,10 +72,10 @@ int log_level_parse(const char *name, enum log_level *level)
 static int open_output(const char *path)
 {
 	const int flags = O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
-	int fd = open(path, O_RDWR | flags, 0644);
+	int fd = openat(AT_FDCWD, path, O_RDWR | flags, 0644);
 
 	if (fd < 0 && errno == EACCES)
-		fd = open(path, O_WRONLY | flags, 0644);
+		fd = openat(AT_FDCWD, path, O_WRONLY | flags, 0644);
 	return fd < 0 ? -errno : fd;
 }
 
@@ -116,27 +116,6 @@ bool log_enabled(enum log_level level)
 	return level != LOG_OFF && level <= logger.level;
 }
 
-/*
- * UTC as 2026-11-21T03:51:00.123456789. By hand, because localtime_r and glibc's gmtime_r open /etc/localtime, which no
- * jail has and no filter allows. Days are counted from 1 March of year 0, so that the leap day is a year's last.
- */
-static size_t format_time(char *dst, size_t size, const struct timespec *now)
-{
-	long long days = now->tv_sec / 86400 + 719468, second = now->tv_sec % 86400;
-	long long era = days / 146097, of_era = days % 146097;
-	long long year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-	long long of_year = of_era - (365 * year + year / 4 - year / 100);
-	long long month = (5 * of_year + 2) / 153;
-	long long day = of_year - (153 * month + 2) / 5 + 1;
-	int n;
-
-	month += month < 10 ? 3 : -9;
-	year += era * 400 + (month <= 2);
-	n = snprintf(dst, size, "%04lld-%02lld-%02lldT%02lld:%02lld:%02lld.%09ld", year, month, day, second / 3600,
-		     second / 60 % 60, second % 60, now->tv_nsec);
-	return n < 0 ? 0 : (size_t)n;
-}
-
 /* "time [id:thread:LEVEL:file:line] "; at most about 350 bytes, the parts are bounded. */
 static size_t format_head(char *dst, size_t size, enum log_level level, const char *file, int line)
 {
@@ -145,7 +124,7 @@ static size_t format_head(char *dst, size_t size, enum log_level level, const ch
 	int n;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	at = format_time(dst, size, &now);
+	at = text_time(dst, size, &now);
 	n = snprintf(dst + at, size - at, " [%s:%.32s", logger.id, thread_name ? thread_name : "-");
 	at += n < 0 ? 0 : (size_t)n;
 	if (logger.show_level) {
@@ -177,7 +156,7 @@ void log_write(enum log_level level, const char *file, int line, const char *fmt
 	text_len = (size_t)n;
 	if (text_len >= sizeof(text)) {
 		text_len = sizeof(text) - 1;
-		memcpy(text + text_len - 3, "...", 3);
+		memset(text + text_len - 3, '.', 3);
 	}
 	len = format_head(out, sizeof(out), level, file, line);
 	len += text_escape(out + len, sizeof(out) - len - 1, text, text_len);

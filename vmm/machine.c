@@ -158,11 +158,10 @@ static void raise_serial_irq(void *opaque)
 
 /* ---- assembly ---- */
 
-static int create_vm(struct machine *m, enum machine_blame *blame, struct error *err)
+static int create_vm(struct machine *m, struct error *err)
 {
 	int ret;
 
-	*blame = BLAME_HOST;
 	ret = event_loop_init(&m->loop, err);
 	if (!ret)
 		ret = kvm_open(&m->kvm, err);
@@ -316,32 +315,29 @@ static int add_devices(struct machine *m, struct error *err)
 	return ret;
 }
 
-static int create_vcpus(struct machine *m, struct error *err)
+static int create_vcpus(struct machine *m, struct host_cpuid *host_cpuid, struct error *err)
 {
 	unsigned int i, n = m->cfg->machine.vcpu_count;
-	struct cpuid_table *cpuid = malloc(sizeof(*cpuid));
-	int ret;
+	int ret = 0;
 
-	if (!cpuid)
-		return error_set(err, -ENOMEM, "no memory for the CPUID table");
 	vcpu_kick_prepare();
-	ret = cpuid_supported(m->kvm.fd, cpuid, err);
 	for (i = 0; i < n && !ret; i++) {
 		m->vcpu[i].pio = &m->pio;
 		m->vcpu[i].mmio = &m->mmio;
 		m->vcpu[i].ended = on_vcpu_ended;
 		m->vcpu[i].opaque = m;
 		ret = vcpu_create(&m->vcpu[i], &m->kvm, i, err);
-		if (!ret)
-			ret = vcpu_setup(&m->vcpu[i], cpuid, n, m->cfg->machine.smt, i ? NULL : &m->entry, err);
 	}
-	free(cpuid);
+	if (!ret)
+		ret = host_cpuid_wait(host_cpuid, err);
+	for (i = 0; i < n && !ret; i++)
+		ret = vcpu_setup(&m->vcpu[i], &host_cpuid->table, n, m->cfg->machine.smt, i ? NULL : &m->entry, err);
 	timeline_mark(m->timeline, STEP_VCPUS);
 	return ret;
 }
 
-int machine_create(struct machine **out, const struct config *cfg, struct timeline *timeline, enum machine_blame *blame,
-		   struct error *err)
+int machine_create(struct machine **out, const struct config *cfg, struct timeline *timeline, struct host_cpuid *host_cpuid,
+		   enum machine_blame *blame, struct error *err)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 	int ret;
@@ -354,7 +350,7 @@ int machine_create(struct machine **out, const struct config *cfg, struct timeli
 	m->timeline = timeline;
 	pthread_mutex_init(&m->lock, NULL);
 	m->end_work = (struct event_work){ .run = on_end_work, .opaque = m };
-	ret = create_vm(m, blame, err);
+	ret = create_vm(m, err);
 	if (ret)
 		return ret;
 	*blame = BLAME_CONFIG;
@@ -364,7 +360,7 @@ int machine_create(struct machine **out, const struct config *cfg, struct timeli
 	if (ret)
 		return ret;
 	*blame = BLAME_HOST;
-	return create_vcpus(m, err);
+	return create_vcpus(m, host_cpuid, err);
 }
 
 int machine_run(struct machine *m, struct machine_result *result, struct error *err)

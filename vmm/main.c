@@ -16,10 +16,10 @@
 
 static int fail(const struct error *err, int code)
 {
-	char line[sizeof(err->message) + 64];
+	char shown[sizeof(err->message) + 64];
 
-	text_escape(line, sizeof(line), err->message, strlen(err->message));
-	fprintf(stderr, "mayfly: %s\n", line);
+	text_escape(shown, sizeof(shown), err->message, strlen(err->message));
+	dprintf(STDERR_FILENO, "mayfly: %s\n", shown);
 	return code;
 }
 
@@ -47,14 +47,14 @@ static int exit_code(const struct machine_result *result)
 	return EXIT_INTERNAL_ERROR;
 }
 
-static int run(const struct config *cfg, struct timeline *timeline, struct error *err)
+static int run(const struct config *cfg, struct timeline *timeline, struct host_cpuid *host_cpuid, struct error *err)
 {
 	struct machine_result result = { 0 };
 	enum machine_blame blame;
 	struct machine *machine;
 	int code;
 
-	if (machine_create(&machine, cfg, timeline, &blame, err))
+	if (machine_create(&machine, cfg, timeline, host_cpuid, &blame, err))
 		code = fail(err, blame == BLAME_CONFIG ? EXIT_BAD_CONFIG : EXIT_HOST_CANNOT);
 	else if (machine_run(machine, &result, err))
 		code = fail(err, EXIT_HOST_CANNOT);
@@ -67,8 +67,10 @@ static int run(const struct config *cfg, struct timeline *timeline, struct error
 static int configure_and_run(const struct args *args, struct timeline *timeline, struct error *err)
 {
 	static struct config cfg; /* paths make it 30 KiB; only what is used is touched */
+	static struct host_cpuid host_cpuid;
 	int code;
 
+	host_cpuid_begin(&host_cpuid);
 	config_init(&cfg);
 	if (config_parse_file(args->config_file, &cfg, err))
 		return fail(err, EXIT_BAD_CONFIG);
@@ -78,7 +80,7 @@ static int configure_and_run(const struct args *args, struct timeline *timeline,
 	metrics_set_labels(cfg.metrics_emit_id ? args->id : NULL, cfg.metrics_properties);
 	timeline->wanted = args->boot_timer;
 	timeline_mark(timeline, STEP_CONFIGURED);
-	code = run(&cfg, timeline, err);
+	code = run(&cfg, timeline, &host_cpuid, err);
 	metrics_flush();
 	return code;
 }

@@ -47,9 +47,9 @@ int metrics_open(const char *path, struct error *err)
 
 	if (path && path[0]) {
 		/* Read-write for the same reason as the log: a FIFO needs no reader. */
-		fd = open(path, O_RDWR | flags, 0644);
+		fd = openat(AT_FDCWD, path, O_RDWR | flags, 0644);
 		if (fd < 0 && errno == EACCES)
-			fd = open(path, O_WRONLY | flags, 0644);
+			fd = openat(AT_FDCWD, path, O_WRONLY | flags, 0644);
 		if (fd < 0) {
 			int code = -errno;
 			char shown[200];

@@ -55,13 +55,16 @@ static void line(const char *name, bool yes, const char *detail)
 	printf("  %-24s %s%-4s%s %s\n", name, colour, yes ? "yes" : "no", *colour ? "\033[0m" : "", detail);
 }
 
-/* Real-mode code at 0x1000, with the vector of int3 pointing at HLT: counts down, halts, breaks, halts. */
-enum { PROBE_RAM = 0x4000, PROBE_CODE = 0x1000, PROBE_HANDLER = 0x1100, PROBE_LOOPS = 0x4000, VECTOR_INT3 = 3 };
+/* Real-mode code at 0x1000, with the vector of int3 pointing at HLT: counts down and halts, PROBE_ROUNDS times; then breaks. */
+enum { PROBE_RAM = 0x4000, PROBE_CODE = 0x1000, PROBE_HANDLER = 0x1100, PROBE_LOOPS = 0x4000, PROBE_ROUNDS = 5, VECTOR_INT3 = 3 };
 static const uint8_t probe_code[] = {
+	0xb3, PROBE_ROUNDS,                         /* mov bl, PROBE_ROUNDS */
 	0xb9, PROBE_LOOPS & 0xff, PROBE_LOOPS >> 8, /* mov cx, PROBE_LOOPS */
 	0x49,                                       /* dec cx */
 	0x75, 0xfd,                                 /* jnz back to dec */
 	0xf4,                                       /* hlt */
+	0xfe, 0xcb,                                 /* dec bl */
+	0x75, 0xf5,                                 /* jnz back to mov cx */
 	0xcc,                                       /* int3 */
 	0xf4,                                       /* hlt, not reached: the handler halts first */
 };
@@ -123,20 +126,29 @@ static bool run_to_halt(const struct probe_vm *vm)
 	return ret == 0 && vm->run->exit_reason == KVM_EXIT_HLT;
 }
 
-/* Two instructions a loop: a CPU does hundreds of millions a second, an emulator about one. */
+/*
+ * Two instructions a loop: a CPU does hundreds of millions a second, an emulator about one. The best of a few rounds counts, since
+ * the first also pays for page faults.
+ */
 static bool kernel_mode_is_native(const struct probe_vm *vm)
 {
 	const double native_from = 20.0; /* million instructions per second */
-	uint64_t start = event_loop_now_ns();
+	double rate, best = 0;
+	bool halted = true;
 	char detail[80];
-	double rate;
-	bool halted = run_to_halt(vm);
+	unsigned int i;
 
-	rate = 2.0 * PROBE_LOOPS * 1000.0 / (double)(event_loop_now_ns() - start + 1);
-	snprintf(detail, sizeof(detail), "%.1f million instructions/s%s", rate,
-		 !halted ? ", and then KVM gave up" : rate < native_from ? ": emulated one by one" : "");
-	line("native kernel mode", halted && rate >= native_from, detail);
-	return halted && rate >= native_from;
+	for (i = 0; i < PROBE_ROUNDS && halted; i++) {
+		uint64_t start = event_loop_now_ns();
+
+		halted = run_to_halt(vm);
+		rate = 2.0 * PROBE_LOOPS * 1000.0 / (double)(event_loop_now_ns() - start + 1);
+		best = rate > best ? rate : best;
+	}
+	snprintf(detail, sizeof(detail), "%.1f million instructions/s%s", best,
+		 !halted ? ", and then KVM gave up" : best < native_from ? ": emulated one by one" : "");
+	line("native kernel mode", halted && best >= native_from, detail);
+	return halted && best >= native_from;
 }
 
 static bool probe_kvm(void)

@@ -26,7 +26,8 @@ static uint64_t time_for(const struct token_bucket *b, uint64_t tokens)
 {
 	u128 per_token = refill_ns(b), ns;
 
-	/* refill_ns() < 2^84, so the product could pass 2^128 only for tokens that take far more than MAX_WAIT_NS anyway. */
+	/* refill_ns() < 2^84, so the product could pass 2^128 only for tokens that take far more than MAX_WAIT_NS
+	 * anyway. */
 	if (per_token > MAX_WAIT_NS && tokens > UINT32_MAX)
 		return MAX_WAIT_NS;
 	ns = ((u128)tokens * per_token + b->cfg.size - 1) / b->cfg.size;
@@ -59,7 +60,8 @@ static void bucket_refill(struct token_bucket *b, uint64_t now_ns)
 	b->last_ns += (uint64_t)(tokens * refill_ns(b) / b->cfg.size);
 }
 
-/* What of n the budget must cover: the one-time burst is spent first, and nobody has to save more than a full bucket. */
+/* What of n the budget must cover: the one-time burst is spent first, and nobody has to save more than a full bucket.
+ */
 static uint64_t bucket_need(const struct token_bucket *b, uint64_t n)
 {
 	n -= n < b->burst_left ? n : b->burst_left;
@@ -98,7 +100,8 @@ static void bucket_take(struct token_bucket *b, uint64_t n, uint64_t now_ns)
 		b->budget -= n;
 		return;
 	}
-	/* Larger than the whole bucket: the rest is a debt, paid by refilling later, so that the rate holds in the long run. */
+	/* Larger than the whole bucket: the rest is a debt, paid by refilling later, so that the rate holds in the long
+	 * run. */
 	b->last_ns = now_ns + time_for(b, n - b->budget);
 	b->budget = 0;
 }

@@ -19,9 +19,9 @@ struct rate_limiter_config {
 
 struct token_bucket {
 	struct token_bucket_config cfg;
-	uint64_t budget;      /* tokens left of size */
-	uint64_t burst_left;  /* tokens left of one_time_burst */
-	uint64_t last_ns;     /* CLOCK_MONOTONIC ns of the last refill; ahead of now while in debt */
+	uint64_t budget;     /* tokens left of size */
+	uint64_t burst_left; /* tokens left of one_time_burst */
+	uint64_t last_ns;    /* CLOCK_MONOTONIC ns of the last refill; ahead of now while in debt */
 };
 
 struct rate_limiter {
@@ -37,8 +37,8 @@ bool rate_limiter_active(const struct rate_limiter *rl);
 /*
  * rate_limiter_take - take one operation of that many bytes at time now_ns
  * Returns 0 when it may go ahead now, else the ns to wait before asking again (nothing was taken).
- * A request larger than the whole bucket goes through when the bucket is full (it would starve otherwise) and leaves a debt that
- * refilling has to pay off first: the rate holds whatever the size of the requests. Owner thread only.
+ * A request larger than the whole bucket goes through when the bucket is full (it would starve otherwise) and leaves a
+ * debt that refilling has to pay off first: the rate holds whatever the size of the requests. Owner thread only.
  */
 uint64_t rate_limiter_take(struct rate_limiter *rl, uint64_t bytes, uint64_t now_ns);
 

@@ -1,4 +1,4 @@
-/* text.c: strings from outside made fit to print, and near misses of names. */
+/* text.c: strings from outside made fit to print, near misses of names, times. */
 #include "text.h"
 
 #include <limits.h>
@@ -116,4 +116,22 @@ unsigned int text_distance(const char *a, const char *b)
 		}
 	}
 	return row[lb];
+}
+
+/* Days are counted from 1 March of year 0, so that the leap day is a year's last and months have a regular length. */
+size_t text_time(char *dst, size_t size, const struct timespec *moment)
+{
+	long long days = moment->tv_sec / 86400 + 719468, second = moment->tv_sec % 86400;
+	long long era = days / 146097, of_era = days % 146097;
+	long long year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+	long long of_year = of_era - (365 * year + year / 4 - year / 100);
+	long long month = (5 * of_year + 2) / 153;
+	long long day = of_year - (153 * month + 2) / 5 + 1;
+	int n;
+
+	month += month < 10 ? 3 : -9;
+	year += era * 400 + (month <= 2);
+	n = snprintf(dst, size, "%04lld-%02lld-%02lldT%02lld:%02lld:%02lld.%09ld", year, month, day, second / 3600,
+		     second / 60 % 60, second % 60, moment->tv_nsec);
+	return n < 0 ? 0 : (size_t)n;
 }

@@ -1,8 +1,9 @@
-/* text.h: strings from outside made fit to print, and near misses of names. */
+/* text.h: strings from outside made fit to print, near misses of names, times. */
 #ifndef MAYFLY_TEXT_H
 #define MAYFLY_TEXT_H
 
 #include <stddef.h>
+#include <time.h>
 
 /*
  * text_escape - copy len bytes of src so that they can go into one line of a log or a terminal
@@ -17,5 +18,12 @@ size_t text_escape(char *dst, size_t size, const char *src, size_t len);
  * Names longer than 63 bytes are taken to be far from everything (UINT_MAX). Any thread.
  */
 unsigned int text_distance(const char *a, const char *b);
+
+/*
+ * text_time - UTC as 2026-11-21T03:51:00.123456789; returns its length, 29 in a buffer of at least 30
+ * For moments from 1970 to 9999. By hand, because localtime_r and glibc's gmtime_r open /etc/localtime, which no jail
+ * has and no filter allows. Any thread.
+ */
+size_t text_time(char *dst, size_t size, const struct timespec *moment);
 
 #endif

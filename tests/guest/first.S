@@ -20,7 +20,7 @@ first:
 	movb	$'F', %al
 	outb	%al, %dx
 	movb	$0xfe, %al
-	outb	%al, $0x64
-	jmp	first
+1:	outb	%al, $0x64
+	jmp	1b
 
 	.section .note.GNU-stack, "", @progbits

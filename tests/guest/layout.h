@@ -20,10 +20,11 @@
 #define SEL_CODE3	(0x20 | 3)
 #define SEL_TSS		0x28
 
-/* The one vector that CPL 3 may raise itself; %eax says what for. */
-#define SERVICE_VECTOR	32
-#define SERVICE_IDLE	1
-#define SERVICE_CRASH	2
+#define VECTORS		32
+
+/* What service() can do. */
+#define SERVICE_IDLE	1	/* hlt for ever, interrupts off */
+#define SERVICE_CRASH	2	/* triple fault */
 
 /* How the machine was entered: the first argument of guest_main(). */
 #define ENTERED_LINUX64	0

@@ -13,10 +13,15 @@
 #define MSR_EFER	0xc0000080
 #define EFER_LME	0x100
 
+/*
+ * Every port is allowed twice, by IOPL 3 and by the TSS: KVM on PVM drops IOPL when it emulates the iretq, and honours
+ * the bitmap.
+ */
+#define RFLAGS_IOPL3	0x3002		/* interrupts off */
+#define TSS_SIZE	(0x68 + 8192 + 1)
+
 #define PAGE_TABLE	0x07		/* present, writable, user */
 #define PAGE_LARGE	0x87		/* the same, 2 MiB */
-
-#define RFLAGS_IOPL3	0x3002		/* IOPL 3, interrupts off */
 
 #ifdef GUEST_PVH
 	.section .note.pvh, "a", @note
@@ -32,7 +37,7 @@
 	.section .stubs, "ax"
 	.code64
 	.set	vector, 0
-	.rept	SERVICE_VECTOR + 1
+	.rept	VECTORS
 	.balign	STUB_SIZE
 	/* The vectors for which the CPU pushes no error code get a zero in its place. */
 	.if	!((vector >= 10 && vector <= 14) || vector == 8 || vector == 17 || vector == 21 || vector == 29 || vector == 30)
@@ -50,8 +55,8 @@ gdt:
 	.quad	0x00cf93000000ffff	/* SEL_DATA0 */
 	.quad	0x00cff3000000ffff	/* SEL_DATA3 */
 	.quad	0x00affb000000ffff	/* SEL_CODE3: 64-bit */
-	/* SEL_TSS: base split over four fields, limit 0x67, present, available 64-bit TSS. */
-	.word	0x67, TSS_ADDR & 0xffff
+	/* SEL_TSS: base split over four fields, present, available 64-bit TSS. */
+	.word	TSS_SIZE - 1, TSS_ADDR & 0xffff
 	.byte	(TSS_ADDR >> 16) & 0xff, 0x89, 0, TSS_ADDR >> 24
 	.quad	0
 gdt_end:
@@ -59,19 +64,17 @@ gdt_end:
 tss:
 	.long	0
 	.quad	stack0_top		/* rsp0: where CPL 3 lands when it faults */
-	.fill	0x68 - 12 - 2, 1, 0
-	.word	0x68			/* no I/O bitmap: IOPL 3 already allows every port */
+	.fill	0x66 - 12, 1, 0
+	.word	0x68			/* where the I/O bitmap starts */
+	.fill	8192, 1, 0		/* CPL 3 may use every port */
+	.byte	0xff
 	.balign	16
 idt:
 	.set	vector, 0
-	.rept	SERVICE_VECTOR + 1
+	.rept	VECTORS
 	.word	(STUBS_ADDR & 0xffff) + vector * STUB_SIZE, SEL_CODE0
 	.byte	0
-	.if	vector == SERVICE_VECTOR
-	.byte	0xee			/* interrupt gate, callable from CPL 3 */
-	.else
 	.byte	0x8e			/* interrupt gate */
-	.endif
 	.word	STUBS_ADDR >> 16
 	.quad	0
 	.set	vector, vector + 1
@@ -158,12 +161,20 @@ main_cpl3:
 	call	guest_main
 	ud2
 
+/*
+ * void service(int what) - ask CPL 0 for what CPL 3 cannot do; does not return. An undefined instruction at a known
+ * address is the call: "int n" is one of the instructions that KVM on PVM cannot emulate.
+ */
+	.globl	service
+service:
+	ud2
+
 /* CPL 0 again, for a fault or a service. On the stack: vector, error code, rip, cs, rflags, rsp, ss. */
 trap:
 	testb	$3, 24(%rsp)
 	jz	crash			/* a fault in CPL 0: nothing sensible is left to do */
-	cmpb	$SERVICE_VECTOR, (%rsp)
-	je	service
+	cmpq	$service, 16(%rsp)
+	je	serve
 	/* Report from CPL 3: fault_report(vector, error, rip, address) on a fresh stack. */
 	popq	%rdi
 	popq	%rsi
@@ -172,8 +183,8 @@ trap:
 	movq	$fault_report, (%rsp)
 	movq	$stack3_top - 8, 24(%rsp)
 	iretq
-service:
-	cmpl	$SERVICE_IDLE, %eax
+serve:
+	cmpl	$SERVICE_IDLE, %edi
 	jne	crash
 1:	hlt
 	jmp	1b

@@ -77,8 +77,8 @@ IDLE = bytes.fromhex("f4 ebfd")
 READY_IDLE = bytes.fromhex("66baf803 b046 ee f4 ebfd")
 # Write as fast as it can, whatever the port says.
 FLOOD = bytes.fromhex("66baf803 b046 ee ebfd")
-# Send back what comes in.
-ECHO = bytes.fromhex("66bafd03 ec a801 74f7 66baf803 ec ee ebee")
+# Say "F", then send back what comes in.
+ECHO = bytes.fromhex("66baf803 b046 ee" "66bafd03 ec a801 74f7 66baf803 ec ee ebef")
 
 
 def counting(n):

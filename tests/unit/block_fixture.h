@@ -17,15 +17,15 @@
 #include "metrics.h"
 #include "vring.h"
 
-#define DISK_SIZE (8u << 20)
-#define MEM_MIB 16
-#define SLOT_GPA(i) (VRING_DATA_GPA + (uint64_t)(i) * 0x20000u) /* 128 KiB each: header, status, data */
-#define NR_SLOTS 32
-#define HDR_OFF 0u
-#define STATUS_OFF 0x100u
-#define DATA_OFF 0x1000u
-#define DATA_MAX (0x20000u - DATA_OFF)
-#define NO_STATUS 0xAAu
+#define DISK_SIZE   (8u << 20)
+#define MEM_MIB     16
+#define SLOT_GPA(i) (VRING_DATA_GPA + (uint64_t)(i)*0x20000u) /* 128 KiB each: header, status, data */
+#define NR_SLOTS    32
+#define HDR_OFF     0u
+#define STATUS_OFF  0x100u
+#define DATA_OFF    0x1000u
+#define DATA_MAX    (0x20000u - DATA_OFF)
+#define NO_STATUS   0xAAu
 
 struct fixture {
 	struct guest_memory gm;
@@ -50,7 +50,11 @@ static inline struct fixture *fixture_of(struct virtio_device *dev)
 
 static inline void count_interrupt(struct virtio_device *dev)
 {
-	fixture_of(dev)->interrupts++;
+	struct fixture *f = fixture_of(dev);
+
+	f->interrupts++;
+	if (f->until && f->until(f))
+		event_loop_stop(&f->loop);
 }
 
 static inline void count_config(struct virtio_device *dev)
@@ -99,6 +103,7 @@ static inline void serve_until(struct fixture *f, bool (*until)(struct fixture *
 	f->loop.stop = false;
 	event_loop_run(&f->loop);
 	event_loop_disarm(&f->loop, &f->poll);
+	f->until = NULL;
 	assert_false(f->timed_out);
 }
 
@@ -216,7 +221,8 @@ static inline void offer(struct fixture *f, unsigned int slot, uint32_t type, ui
 	uint16_t d = (uint16_t)(slot * 3), data = (uint16_t)(d + 1), status = (uint16_t)(d + 2);
 
 	slot_header(f, slot, type, sector);
-	driver_desc(&f->ring, d, SLOT_GPA(slot), sizeof(struct virtio_blk_outhdr), VRING_DESC_F_NEXT, len ? data : status);
+	driver_desc(&f->ring, d, SLOT_GPA(slot), sizeof(struct virtio_blk_outhdr), VRING_DESC_F_NEXT,
+		    len ? data : status);
 	driver_desc(&f->ring, data, SLOT_GPA(slot) + DATA_OFF, len,
 		    (uint16_t)(VRING_DESC_F_NEXT | (in ? VRING_DESC_F_WRITE : 0)), status);
 	driver_desc(&f->ring, status, SLOT_GPA(slot) + STATUS_OFF, 1, VRING_DESC_F_WRITE, 0);
@@ -267,8 +273,10 @@ static inline bool all_bytes(const uint8_t *p, size_t len, uint8_t value)
 }
 
 /* Everything runs on both engines. */
-#define BOTH_ENGINES(test)                                                                                             \
-	{ #test " (io_uring)", test, setup_uring, fixture_teardown, NULL },                                            \
-	{ #test " (thread)", test, setup_thread, fixture_teardown, NULL }
+#define BOTH_ENGINES(test)                                                    \
+	{ #test " (io_uring)", test, setup_uring, fixture_teardown, NULL },   \
+	{                                                                     \
+#test " (thread)", test, setup_thread, fixture_teardown, NULL \
+	}
 
 #endif

@@ -1,6 +1,10 @@
 /* test_block.c: virtio-blk requests that a driver may send, and what they do to the file. */
 #include "block_fixture.h"
 
+#include <errno.h>
+
+#include "block_request.h"
+
 #define ZONE_SECTORS 128u
 
 static void test_config(void **state)
@@ -227,7 +231,8 @@ static void offer_cut(struct fixture *f, uint32_t type, uint64_t sector, uint32_
 	memcpy(slot_data(f, 0) - 16, guest(&f->gm, SLOT_GPA(0)), 16);
 	for (at = 0; at < out_len; at += len, n++) {
 		len = out_len - at < piece ? out_len - at : piece;
-		t[n] = (struct vring_desc){ SLOT_GPA(0) + DATA_OFF - 16 + at, len, VRING_DESC_F_NEXT, (uint16_t)(n + 1) };
+		t[n] = (struct vring_desc){ SLOT_GPA(0) + DATA_OFF - 16 + at, len, VRING_DESC_F_NEXT,
+					    (uint16_t)(n + 1) };
 	}
 	slot_data(f, 0)[data_len] = NO_STATUS;
 	for (at = 0; at < in_len; at += len, n++) {
@@ -279,8 +284,9 @@ static uint32_t rnd(struct verify *v, uint32_t below)
 
 static void verify_offer(struct fixture *f, struct verify *v, unsigned int slot)
 {
-	static const uint32_t types[] = { VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_IN,
-					  VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH };
+	static const uint32_t types[] = { VIRTIO_BLK_T_IN,   VIRTIO_BLK_T_OUT,          VIRTIO_BLK_T_OUT,
+					  VIRTIO_BLK_T_IN,   VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_T_DISCARD,
+					  VIRTIO_BLK_T_FLUSH };
 	uint32_t first = rnd(v, ZONE_SECTORS), count = 1 + rnd(v, ZONE_SECTORS - first), i;
 	struct virtio_blk_discard_write_zeroes range;
 	uint64_t sector = slot * ZONE_SECTORS + first;
@@ -343,6 +349,137 @@ static void test_random_verify(void **state)
 	free(v.model);
 }
 
+/* An engine that moves as few bytes as it likes each time, and is told to try again now and then. */
+static int64_t move_some(struct block_io_op *op, uint8_t *disk, struct verify *v)
+{
+	uint64_t left = 1 + rnd(v, 700), offset = op->offset, n;
+	unsigned int i;
+
+	if (rnd(v, 5) == 0)
+		return rnd(v, 2) ? -EINTR : -EAGAIN;
+	for (i = 0; i < op->nr_iov && left; i++, left -= n, offset += n) {
+		n = op->iov[i].iov_len < left ? op->iov[i].iov_len : left;
+		if (op->type == BLOCK_IO_READ)
+			memcpy(op->iov[i].iov_base, disk + offset, n);
+		else
+			memcpy(disk + offset, op->iov[i].iov_base, n);
+	}
+	return (int64_t)(offset - op->offset);
+}
+
+static void run_short(struct fixture *f, struct verify *v, uint8_t *disk, uint32_t type, struct iovec *iov,
+		      unsigned int nr)
+{
+	const struct block_traits traits = { .drive_id = "d", .features = ~0ull };
+	struct block_file file = { .fd = -1, .refs = 1, .sectors = 64 };
+	struct vq_chain chain = { .iov = iov, .nr_out = type == VIRTIO_BLK_T_IN ? 1 : nr - 1 };
+	struct iovec many[VIRTQUEUE_MAX_SIZE];
+	struct block_request req;
+	unsigned int i, steps = 0;
+	int status;
+
+	chain.nr_in = nr - chain.nr_out;
+	for (i = 0; i < nr; i++)
+		*(i < chain.nr_out ? &chain.out_len : &chain.in_len) += iov[i].iov_len;
+	slot_header(f, 0, type, 4);
+	assert_int_equal(block_request_parse(&req, &chain, many), 0);
+	assert_int_equal(block_request_check(&req, &traits, &file), BLOCK_PENDING);
+	status = block_request_start(&req, &traits, &file);
+	for (; status == BLOCK_PENDING; steps++) {
+		req.op.result = move_some(&req.op, disk, v);
+		status = block_request_advance(&req, &traits);
+	}
+	assert_int_equal(status, VIRTIO_BLK_S_OK);
+	assert_true(steps > 5);
+	assert_int_equal(block_request_finish(&req, (uint8_t)status), chain.in_len);
+	assert_int_equal(file.refs, 1);
+}
+
+static void test_short_transfers(void **state)
+{
+	static uint8_t disk[64 * 512];
+	struct fixture *f = *state;
+	struct verify v = { .rng = 12345 };
+	struct iovec iov[40];
+	unsigned int round, i, nr;
+
+	for (round = 0; round < 200; round++) {
+		/* Header, pieces of 8192 bytes of data, status. */
+		uint32_t at = 0, len;
+
+		iov[0] = (struct iovec){ guest(&f->gm, SLOT_GPA(0)), 16 };
+		for (nr = 1; at < 8192; nr++, at += len) {
+			len = nr == 38 ? 8192 - at : 1 + rnd(&v, round % 2 ? 600 : 6000);
+			len = len < 8192 - at ? len : 8192 - at;
+			iov[nr] = (struct iovec){ slot_data(f, 0) + at, len };
+		}
+		iov[nr++] = (struct iovec){ guest(&f->gm, SLOT_GPA(0) + STATUS_OFF), 1 };
+		for (i = 0; i < 8192; i++)
+			slot_data(f, 0)[i] = (uint8_t)rnd(&v, 256);
+		memset(disk, 0, sizeof(disk));
+		run_short(f, &v, disk, VIRTIO_BLK_T_OUT, iov, nr);
+		assert_memory_equal(disk + 4 * 512, slot_data(f, 0), 8192);
+		memset(slot_data(f, 0), 0, 8192);
+		run_short(f, &v, disk, VIRTIO_BLK_T_IN, iov, nr);
+		assert_memory_equal(disk + 4 * 512, slot_data(f, 0), 8192);
+		assert_true(all_bytes(disk, 4 * 512, 0) &&
+			    all_bytes(disk + 4 * 512 + 8192, sizeof(disk) - 4 * 512 - 8192, 0));
+	}
+}
+
+/* What is asked of the host, by cache mode: nothing of it can be seen in the file. */
+static void test_durability_steps(void **state)
+{
+	static const struct {
+		uint32_t type;
+		bool durable, unsafe;
+		int first, second; /* enum block_io_type, or -1 when the request is over */
+	} cases[] = {
+		{ VIRTIO_BLK_T_FLUSH, false, false, BLOCK_IO_SYNC, -1 },
+		{ VIRTIO_BLK_T_FLUSH, true, false, BLOCK_IO_SYNC, -1 },
+		{ VIRTIO_BLK_T_FLUSH, false, true, -1, -1 },
+		{ VIRTIO_BLK_T_OUT, false, false, BLOCK_IO_WRITE, -1 },
+		{ VIRTIO_BLK_T_OUT, true, false, BLOCK_IO_WRITE, -1 },
+		{ VIRTIO_BLK_T_DISCARD, false, false, BLOCK_IO_ALLOCATE, -1 },
+		{ VIRTIO_BLK_T_WRITE_ZEROES, false, false, BLOCK_IO_ALLOCATE, -1 },
+		{ VIRTIO_BLK_T_WRITE_ZEROES, true, false, BLOCK_IO_ALLOCATE, BLOCK_IO_SYNC },
+	};
+	struct block_file file = { .fd = -1, .refs = 100, .sectors = 64 };
+	struct iovec inl[2] = { { .iov_len = 32 }, { .iov_len = 1 } };
+	struct vq_chain chain = { .iov = inl, .nr_out = 1, .nr_in = 1, .out_len = 32, .in_len = 1 };
+	struct fixture *f = *state;
+	struct block_request req;
+	unsigned int i;
+
+	inl[1].iov_base = guest(&f->gm, SLOT_GPA(0) + STATUS_OFF);
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct block_traits traits = { "d", ~0ull, false, cases[i].unsafe, cases[i].durable };
+		bool out = cases[i].type == VIRTIO_BLK_T_OUT;
+
+		slot_header(f, 0, cases[i].type, 0);
+		/* The range, or 512 bytes of data, directly behind the header. */
+		memcpy((uint8_t *)guest(&f->gm, SLOT_GPA(0)) + 16, &(struct virtio_blk_discard_write_zeroes){ 0, 8, 0 },
+		       16);
+		inl[0] = (struct iovec){ guest(&f->gm, SLOT_GPA(0)), out ? 16 + 512 : 32 };
+		chain.out_len = inl[0].iov_len;
+		assert_int_equal(block_request_parse(&req, &chain, NULL), 0);
+		assert_int_equal(block_request_check(&req, &traits, &file), BLOCK_PENDING);
+		if (block_request_start(&req, &traits, &file) != BLOCK_PENDING) {
+			assert_int_equal(cases[i].first, -1);
+			continue;
+		}
+		assert_int_equal(req.op.type, cases[i].first);
+		assert_int_equal(req.op.type == BLOCK_IO_WRITE && req.op.durable, out && cases[i].durable);
+		req.op.result = out ? 512 : 0;
+		if (cases[i].second >= 0) {
+			assert_int_equal(block_request_advance(&req, &traits), BLOCK_PENDING);
+			assert_int_equal(req.op.type, cases[i].second);
+			req.op.result = 0;
+		}
+		assert_int_equal(block_request_advance(&req, &traits), VIRTIO_BLK_S_OK);
+	}
+}
+
 /* With used_event moved along only every 16th buffer, so few interrupts come. */
 static void test_interrupts_coalesced(void **state)
 {
@@ -377,6 +514,8 @@ int main(void)
 		cmocka_unit_test(test_zeroes_by_writing),
 		BOTH_ENGINES(test_any_layout),
 		BOTH_ENGINES(test_random_verify),
+		cmocka_unit_test_setup_teardown(test_short_transfers, setup_thread, fixture_teardown),
+		cmocka_unit_test_setup_teardown(test_durability_steps, setup_thread, fixture_teardown),
 		BOTH_ENGINES(test_interrupts_coalesced),
 	};
 

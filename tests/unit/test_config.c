@@ -64,6 +64,22 @@ static void firecracker_file(void **state)
 	config_free(&cfg);
 }
 
+/* The file that the README starts with; tests run from the top of the tree. */
+static void example_file(void **state)
+{
+	struct config cfg;
+	struct error err;
+
+	(void)state;
+	config_init(&cfg);
+	if (config_parse_file("config.example.json", &cfg, &err))
+		fail_msg("%s", err.message);
+	assert_int_equal(cfg.nr_drives, 1);
+	assert_true(cfg.drives[0].is_root_device);
+	assert_string_equal(cfg.boot.kernel_image_path, "");
+	config_free(&cfg);
+}
+
 static void every_field(void **state)
 {
 	struct config cfg;
@@ -279,8 +295,9 @@ static void single_resources(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults),    cmocka_unit_test(firecracker_file), cmocka_unit_test(every_field),
-		cmocka_unit_test(from_a_pipe), cmocka_unit_test(round_trip),       cmocka_unit_test(single_resources),
+		cmocka_unit_test(defaults),         cmocka_unit_test(firecracker_file), cmocka_unit_test(example_file),
+		cmocka_unit_test(every_field),      cmocka_unit_test(from_a_pipe),      cmocka_unit_test(round_trip),
+		cmocka_unit_test(single_resources),
 	};
 
 	return cmocka_run_group_tests_name("config", tests, make_file, remove_file);

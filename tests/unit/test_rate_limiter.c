@@ -3,8 +3,8 @@
 
 #include "rate_limiter.h"
 
-#define MS 1000000ull
-#define SEC (1000 * MS)
+#define MS    1000000ull
+#define SEC   (1000 * MS)
 #define START (5 * SEC)
 
 static struct rate_limiter make(struct token_bucket_config bandwidth, struct token_bucket_config ops)
@@ -20,7 +20,8 @@ static const struct token_bucket_config none;
 
 static void test_unlimited(void **state)
 {
-	static const struct token_bucket_config no_refill = { .size = 10 }, no_size = { .refill_time = 10, .one_time_burst = 5 };
+	static const struct token_bucket_config no_refill = { .size = 10 },
+						no_size = { .refill_time = 10, .one_time_burst = 5 };
 	struct rate_limiter rl = make(none, none);
 	unsigned int i;
 
@@ -54,7 +55,8 @@ static void test_bandwidth(void **state)
 
 static void test_ops_and_both(void **state)
 {
-	const struct token_bucket_config ops = { .size = 2, .refill_time = 1000 }, bw = { .size = 100, .refill_time = 1000 };
+	const struct token_bucket_config ops = { .size = 2, .refill_time = 1000 },
+					 bw = { .size = 100, .refill_time = 1000 };
 	struct rate_limiter rl = make(none, ops);
 
 	(void)state;
@@ -105,7 +107,12 @@ static void test_long_run_rate(void **state)
 	static const struct {
 		uint64_t size, refill_ms, step;
 	} cases[] = {
-		{ 1000, 10, 1 }, { 1000, 10, 7 }, { 1000, 10, 1000 }, { 1000, 10, 2500 }, { 3, 7, 1 }, { 1, 1000, 1 },
+		{ 1000, 10, 1 },
+		{ 1000, 10, 7 },
+		{ 1000, 10, 1000 },
+		{ 1000, 10, 2500 },
+		{ 3, 7, 1 },
+		{ 1, 1000, 1 },
 		{ 1ull << 40, 1000, 1 << 20 },
 	};
 	unsigned int i;
@@ -123,8 +130,8 @@ static void test_long_run_rate(void **state)
 			else
 				sum += cases[i].step;
 		}
-		allowed = cases[i].size + (uint64_t)((unsigned __int128)(now - START) * cases[i].size /
-						     (cases[i].refill_ms * MS));
+		allowed = cases[i].size +
+			  (uint64_t)((unsigned __int128)(now - START) * cases[i].size / (cases[i].refill_ms * MS));
 		assert_true(sum <= allowed + cases[i].step);
 		/* And it does not fall behind the rate either: by more than one bucket and step. */
 		assert_true(sum + 2 * cases[i].size + 2 * cases[i].step >= allowed || now == START);
@@ -156,12 +163,9 @@ static void test_absurd_numbers(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_unlimited),
-		cmocka_unit_test(test_bandwidth),
-		cmocka_unit_test(test_ops_and_both),
-		cmocka_unit_test(test_burst),
-		cmocka_unit_test(test_debt),
-		cmocka_unit_test(test_long_run_rate),
+		cmocka_unit_test(test_unlimited),      cmocka_unit_test(test_bandwidth),
+		cmocka_unit_test(test_ops_and_both),   cmocka_unit_test(test_burst),
+		cmocka_unit_test(test_debt),           cmocka_unit_test(test_long_run_rate),
 		cmocka_unit_test(test_absurd_numbers),
 	};
 

@@ -38,7 +38,7 @@ static int start(void **state)
 	serial.irq = count;
 	serial.irq_opaque = &irqs;
 	serial.tx_ready = on_tx;
-	serial.rx_drained = on_rx;
+	serial.rx_wanted = on_rx;
 	return serial_init(&serial, &pio, &err);
 }
 
@@ -78,6 +78,7 @@ static void input_interrupts_and_drains(void **state)
 	serial_receive(&serial, (const uint8_t *)"ab", 2);
 	assert_int_equal(irqs, 1);
 	assert_int_equal(in(UART_IIR) & UART_IIR_ID, UART_IIR_RDI);
+	rx_wakes = 0;
 	assert_int_equal(in(UART_RX), 'a');
 	assert_int_equal(rx_wakes, 0);
 	assert_int_equal(in(UART_RX), 'b');
@@ -91,12 +92,16 @@ static void input_never_overflows(void **state)
 	uint8_t flood[SERIAL_RX_FIFO * 2] = { 0 };
 
 	(void)state;
+	assert_int_equal(serial_rx_room(&serial), 0); /* nobody listens yet */
+	out(UART_IER, UART_IER_RDI);
+	assert_int_equal(rx_wakes, 1);
 	serial_receive(&serial, flood, sizeof(flood));
 	assert_int_equal(serial_rx_room(&serial), 0);
 	in(UART_RX);
 	assert_int_equal(serial_rx_room(&serial), 1);
 	out(UART_FCR, UART_FCR_ENABLE_FIFO | UART_FCR_CLEAR_RCVR);
 	assert_int_equal(serial_rx_room(&serial), SERIAL_RX_FIFO);
+	assert_int_equal(rx_wakes, 2); /* whoever had more to say is asked again */
 }
 
 static void transmitter_empty_interrupts_once_per_cause(void **state)

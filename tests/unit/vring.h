@@ -10,11 +10,11 @@
 #include "guest_memory.h"
 #include "queue.h"
 
-#define VRING_DESC_GPA 0x1000u
+#define VRING_DESC_GPA  0x1000u
 #define VRING_AVAIL_GPA 0x3000u
-#define VRING_USED_GPA 0x5000u
+#define VRING_USED_GPA  0x5000u
 #define VRING_TABLE_GPA 0x8000u /* indirect tables */
-#define VRING_DATA_GPA 0x100000u
+#define VRING_DATA_GPA  0x100000u
 
 struct driver_ring {
 	const struct guest_memory *gm;
@@ -31,7 +31,8 @@ static inline void *guest(const struct guest_memory *gm, uint64_t gpa)
 }
 
 /* Make vq a ready queue of that size, with rings where the constants above say. */
-static inline void driver_ring_init(struct driver_ring *r, const struct guest_memory *gm, struct virtqueue *vq, uint16_t size)
+static inline void driver_ring_init(struct driver_ring *r, const struct guest_memory *gm, struct virtqueue *vq,
+				    uint16_t size)
 {
 	memset(r, 0, sizeof(*r));
 	memset(guest(gm, VRING_DESC_GPA), 0, VRING_TABLE_GPA - VRING_DESC_GPA);
@@ -53,7 +54,8 @@ static inline void driver_ring_init(struct driver_ring *r, const struct guest_me
 	vq->event_idx = true;
 }
 
-static inline void driver_desc(struct driver_ring *r, unsigned int i, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
+static inline void driver_desc(struct driver_ring *r, unsigned int i, uint64_t addr, uint32_t len, uint16_t flags,
+			       uint16_t next)
 {
 	r->desc[i] = (struct vring_desc){ .addr = addr, .len = len, .flags = flags, .next = next };
 }

@@ -8,7 +8,7 @@
 #include "boot/image.h"
 
 #define MZ_MAGIC_OFFSET 0x1fe /* boot_flag 0xaa55, then a jump, then "HdrS" (boot.rst) */
-#define HDRS_OFFSET 0x202
+#define HDRS_OFFSET     0x202
 
 static bool is_bzimage(const uint8_t *head, size_t len)
 {
@@ -23,7 +23,10 @@ static const char *describe_other(const uint8_t *head, size_t len)
 		return " (it is gzip-compressed: unpack it first)";
 	if (len >= 4 && !memcmp(head, "\x28\xb5\x2f\xfd", 4))
 		return " (it is zstd-compressed: unpack it first)";
-	if (len >= 6 && !memcmp(head, "\xfd" "7zXZ", 6))
+	if (len >= 6 && !memcmp(head,
+				"\xfd"
+				"7zXZ",
+				6))
 		return " (it is xz-compressed: unpack it first)";
 	if (len >= 60 && !memcmp(head + 56, "ARM\x64", 4))
 		return " (it is a kernel for arm64)";
@@ -64,7 +67,7 @@ static int load_kernel(struct guest_memory *gm, const char *path, struct boot_ke
 
 int boot_load(struct guest_memory *gm, const struct boot_images *img, struct boot_entry *out, struct error *err)
 {
-	struct boot_kernel kernel;
+	struct boot_kernel kernel = { 0 };
 	int ret;
 
 	*out = (struct boot_entry){ 0 };

@@ -20,18 +20,18 @@ enum boot_protocol {
  */
 enum boot_layout {
 	BOOT_GDT_GPA = 0x6000,
-	BOOT_PVH_INFO_GPA = 0x6100,    /* hvm_start_info, modlist, memmap */
-	BOOT_CMDLINE_GPA = 0x6800,     /* BOOT_CMDLINE_MAX bytes and a NUL */
-	BOOT_PARAMS_GPA = 0x7000,      /* struct boot_params ("zero page") */
+	BOOT_PVH_INFO_GPA = 0x6100, /* hvm_start_info, modlist, memmap */
+	BOOT_CMDLINE_GPA = 0x6800,  /* BOOT_CMDLINE_MAX bytes and a NUL */
+	BOOT_PARAMS_GPA = 0x7000,   /* struct boot_params ("zero page") */
 	BOOT_STACK_GPA = 0x8ff0,
 	BOOT_PAGE_TABLES_GPA = 0x9000, /* PML4, PDPT, PD: 3 pages */
 	BOOT_EBDA_GPA = 0x9fc00,       /* end of low RAM; the MP table in the last KiB before the VGA hole */
 	BOOT_VGA_GPA = 0xa0000,
-	BOOT_ACPI_GPA = 0xe0000,       /* RSDP and tables, up to 1 MiB */
+	BOOT_ACPI_GPA = 0xe0000, /* RSDP and tables, up to 1 MiB */
 	BOOT_HIGH_GPA = 0x100000,
 };
 
-#define BOOT_CMDLINE_MAX 2047 /* bytes without the NUL: x86 COMMAND_LINE_SIZE - 1 */
+#define BOOT_CMDLINE_MAX   2047         /* bytes without the NUL: x86 COMMAND_LINE_SIZE - 1 */
 #define BOOT_IDENTITY_SIZE (1ull << 30) /* guest bytes from 0 that the page tables of BOOT_LINUX64 map */
 
 struct boot_images {
@@ -51,8 +51,9 @@ struct boot_entry {
 
 /*
  * boot_load - load everything and say how to start
- * Tells an ELF vmlinux from a bzImage by content. Refuses what does not fit or lies about itself, with a sentence that begins with the
- * field (boot-source.kernel_image_path, boot-source.initrd_path, boot-source.boot_args). Writes nothing outside RAM. Start-up thread.
+ * Tells an ELF vmlinux from a bzImage by content. Refuses what does not fit or lies about itself, with a sentence that
+ * begins with the field (boot-source.kernel_image_path, boot-source.initrd_path, boot-source.boot_args). Writes nothing
+ * outside RAM. Start-up thread.
  */
 int boot_load(struct guest_memory *gm, const struct boot_images *img, struct boot_entry *out, struct error *err);
 

@@ -1,16 +1,18 @@
-/* bzimage.c: load a bzImage for the 64-bit boot protocol (Documentation/arch/x86/boot.rst); the guest decompresses it. */
+/* bzimage.c: load a bzImage for the 64-bit boot protocol (Documentation/arch/x86/boot.rst); the guest decompresses it.
+ */
 #include <errno.h>
 #include <string.h>
 
 #include "boot/image.h"
 
-#define SETUP_OFFSET 0x1f1u    /* setup_header in the file and in boot_params */
-#define SETUP_END_BYTE 0x201u  /* header length as the jump over it: it ends at 0x202 + this byte */
-#define SECTOR 512u
-#define OLD_SETUP_SECTS 4u     /* what setup_sects 0 means */
-#define ENTRY64_OFFSET 0x200u  /* boot.rst, "64-bit boot protocol" */
-#define PROTOCOL_MIN 0x020cu   /* 2.12: xloadflags */
-#define SYSSIZE_UNIT 16u
+#define SETUP_OFFSET    0x1f1u /* setup_header in the file and in boot_params */
+#define SETUP_END_BYTE  0x201u /* header length as the jump over it: it ends at 0x202 + this byte */
+#define SECTOR          512u
+#define OLD_SETUP_SECTS 4u      /* what setup_sects 0 means */
+#define ENTRY64_OFFSET  0x200u  /* boot.rst, "64-bit boot protocol" */
+#define PROTOCOL_MIN    0x020cu /* 2.12: xloadflags */
+#define MIB             (1ull << 20)
+#define SYSSIZE_UNIT    16u
 
 _Static_assert(offsetof(struct boot_params, hdr) == SETUP_OFFSET, "boot_params holds the header where the file does");
 
@@ -34,8 +36,10 @@ static int check_setup(const struct boot_file *f, const struct setup_header *s, 
 	if (s->pref_address < BOOT_HIGH_GPA || s->pref_address % BOOT_PAGE)
 		return boot_fail(f, err, -ENOEXEC, "asks for load address 0x%llx; it must be a page at 0x%x or above",
 				 s->pref_address, BOOT_HIGH_GPA);
-	if (s->relocatable_kernel && (s->kernel_alignment < BOOT_PAGE || s->kernel_alignment & (s->kernel_alignment - 1)))
-		return boot_fail(f, err, -ENOEXEC, "has kernel alignment 0x%x; it must be a power of two of at least a page",
+	if (s->relocatable_kernel &&
+	    (s->kernel_alignment < BOOT_PAGE || s->kernel_alignment & (s->kernel_alignment - 1)))
+		return boot_fail(f, err, -ENOEXEC,
+				 "has kernel alignment 0x%x; it must be a power of two of at least a page",
 				 s->kernel_alignment);
 	return 0;
 }
@@ -53,7 +57,6 @@ static int read_setup(struct bzimage *bz, const struct boot_file *f, const uint8
 		return boot_fail(f, err, -ENOEXEC, "has a header of %zu bytes, too short for boot protocol 2.12", len);
 	if (len > sizeof(bz->setup))
 		len = sizeof(bz->setup);
-	memset(&bz->setup, 0, sizeof(bz->setup));
 	memcpy(&bz->setup, head + SETUP_OFFSET, len);
 	return check_setup(f, &bz->setup, err);
 }
@@ -62,13 +65,15 @@ static int read_setup(struct bzimage *bz, const struct boot_file *f, const uint8
 static int check_sizes(struct bzimage *bz, const struct boot_file *f, struct error *err)
 {
 	const struct setup_header *s = &bz->setup;
+	uint64_t sectors = s->setup_sects ? s->setup_sects : OLD_SETUP_SECTS;
 
-	bz->offset = ((s->setup_sects ? s->setup_sects : OLD_SETUP_SECTS) + 1u) * SECTOR;
+	bz->offset = (sectors + 1) * SECTOR; /* the boot sector comes first */
 	bz->size = (uint64_t)s->syssize * SYSSIZE_UNIT;
 	if (bz->offset >= f->size || bz->size > f->size - bz->offset + (SYSSIZE_UNIT - 1))
-		return boot_fail(f, err, -ENOEXEC,
-				 "is cut short: its header promises %llu bytes after the first %llu and the file has %llu",
-				 (unsigned long long)bz->size, (unsigned long long)bz->offset, (unsigned long long)f->size);
+		return boot_fail(
+			f, err, -ENOEXEC,
+			"is cut short: its header promises %llu bytes after the first %llu and the file has %llu",
+			(unsigned long long)bz->size, (unsigned long long)bz->offset, (unsigned long long)f->size);
 	/* syssize counts in paragraphs: the last one may be incomplete. */
 	if (bz->size > f->size - bz->offset)
 		bz->size = f->size - bz->offset;
@@ -76,11 +81,11 @@ static int check_sizes(struct bzimage *bz, const struct boot_file *f, struct err
 		return boot_fail(f, err, -ENOEXEC, "has a kernel of %llu bytes, too short for the entry point at 0x%x",
 				 (unsigned long long)bz->size, ENTRY64_OFFSET);
 	if (!s->payload_length || s->payload_offset > bz->size || s->payload_length > bz->size - s->payload_offset)
-		return boot_fail(f, err, -ENOEXEC, "claims %u bytes of compressed kernel at %u of %llu", s->payload_length,
-				 s->payload_offset, (unsigned long long)bz->size);
+		return boot_fail(f, err, -ENOEXEC, "claims %u bytes of compressed kernel at %u of %llu",
+				 s->payload_length, s->payload_offset, (unsigned long long)bz->size);
 	if (s->init_size < bz->size)
-		return boot_fail(f, err, -ENOEXEC, "claims to unpack within %u bytes but is %llu bytes long", s->init_size,
-				 (unsigned long long)bz->size);
+		return boot_fail(f, err, -ENOEXEC, "claims to unpack within %u bytes but is %llu bytes long",
+				 s->init_size, (unsigned long long)bz->size);
 	return 0;
 }
 
@@ -89,25 +94,25 @@ static int place(struct bzimage *bz, const struct guest_memory *gm, const struct
 {
 	const struct setup_header *s = &bz->setup;
 	uint64_t align = s->relocatable_kernel ? s->kernel_alignment : 1;
+	unsigned long long end;
 
 	if (s->pref_address > GM_HOLE_START)
 		return boot_fail(f, err, -ENOEXEC, "asks for load address 0x%llx; RAM for kernels ends at 0x%llx",
 				 s->pref_address, GM_HOLE_START);
 	bz->gpa = (s->pref_address + align - 1) / align * align;
+	end = bz->gpa + s->init_size;
 	if (!gm_at(gm, bz->gpa, s->init_size))
 		return boot_fail(f, err, -ENOMEM,
 				 "needs RAM up to 0x%llx (%llu MiB) to unpack itself and the guest has %llu MiB; raise "
 				 "machine-config.mem_size_mib",
-				 (unsigned long long)(bz->gpa + s->init_size),
-				 (unsigned long long)((bz->gpa + s->init_size + (1u << 20) - 1) >> 20),
-				 (unsigned long long)(gm->size >> 20));
+				 end, (end + MIB - 1) / MIB, gm->size / MIB);
 	return 0;
 }
 
 int bzimage_load(struct guest_memory *gm, const struct boot_file *file, const uint8_t *head, size_t head_len,
 		 struct boot_kernel *kernel, struct error *err)
 {
-	struct bzimage bz;
+	struct bzimage bz = { .setup = { 0 } };
 	int ret;
 
 	ret = read_setup(&bz, file, head, head_len, err);

@@ -5,11 +5,11 @@
 
 #include "boot/image.h"
 
-#define MAX_PHDRS 64u
-#define MAX_NOTES_SIZE 65536u           /* a vmlinux has half a KiB */
-#define NOTE_WINDOW 4096u               /* how much of a note segment is read at once */
-#define XEN_ELFNOTE_PHYS32_ENTRY 18u    /* xen/interface/elfnote.h: 32-bit entry point of a PVH guest */
-#define LINUX_ALIGNMENT 0x1000000u      /* setup_header.kernel_alignment of an x86-64 vmlinux */
+#define MAX_PHDRS                64u
+#define MAX_NOTES_SIZE           65536u     /* a vmlinux has half a KiB */
+#define NOTE_WINDOW              4096u      /* how much of a note segment is read at once */
+#define XEN_ELFNOTE_PHYS32_ENTRY 18u        /* xen/interface/elfnote.h: 32-bit entry point of a PVH guest */
+#define LINUX_ALIGNMENT          0x1000000u /* setup_header.kernel_alignment of an x86-64 vmlinux */
 
 struct elf_image {
 	const struct boot_file *file;
@@ -23,7 +23,8 @@ static int check_header(const struct elf_image *elf, struct error *err)
 	const struct boot_file *f = elf->file;
 
 	if (h->e_ident[EI_CLASS] != ELFCLASS64 || h->e_ident[EI_DATA] != ELFDATA2LSB)
-		return boot_fail(f, err, -ENOEXEC, "is not a 64-bit little-endian ELF file; an x86-64 vmlinux is needed");
+		return boot_fail(f, err, -ENOEXEC,
+				 "is not a 64-bit little-endian ELF file; an x86-64 vmlinux is needed");
 	if (h->e_machine != EM_X86_64)
 		return boot_fail(f, err, -ENOEXEC, "is built for ELF machine %u; x86-64 (%u) is needed", h->e_machine,
 				 EM_X86_64);
@@ -34,7 +35,8 @@ static int check_header(const struct elf_image *elf, struct error *err)
 		return boot_fail(f, err, -ENOEXEC, "has program headers of %u bytes; ELF64 has %zu", h->e_phentsize,
 				 sizeof(struct elf64_phdr));
 	if (!h->e_phnum || h->e_phnum > MAX_PHDRS)
-		return boot_fail(f, err, -ENOEXEC, "has %u program headers; 1 to %u are accepted", h->e_phnum, MAX_PHDRS);
+		return boot_fail(f, err, -ENOEXEC, "has %u program headers; 1 to %u are accepted", h->e_phnum,
+				 MAX_PHDRS);
 	return 0;
 }
 
@@ -45,7 +47,8 @@ static int read_headers(struct elf_image *elf, const uint8_t *head, size_t head_
 	int ret;
 
 	if (head_len < sizeof(elf->hdr))
-		return boot_fail(elf->file, err, -ENOEXEC, "is cut short: %zu bytes cannot hold an ELF header", head_len);
+		return boot_fail(elf->file, err, -ENOEXEC, "is cut short: %zu bytes cannot hold an ELF header",
+				 head_len);
 	memcpy(&elf->hdr, head, sizeof(elf->hdr));
 	ret = check_header(elf, err);
 	if (ret)
@@ -69,16 +72,17 @@ static int check_segment(const struct elf_image *elf, const struct guest_memory 
 	const struct boot_file *f = elf->file;
 
 	if (p->p_filesz > p->p_memsz)
-		return boot_fail(f, err, -ENOEXEC, "segment %u has 0x%llx bytes in the file but only 0x%llx in memory", i,
-				 p->p_filesz, p->p_memsz);
+		return boot_fail(f, err, -ENOEXEC, "segment %u has 0x%llx bytes in the file but only 0x%llx in memory",
+				 i, p->p_filesz, p->p_memsz);
 	if (p->p_offset > f->size || p->p_filesz > f->size - p->p_offset)
 		return boot_fail(f, err, -ENOEXEC,
-				 "is cut short: segment %u needs 0x%llx bytes at offset 0x%llx and the file has 0x%llx", i,
-				 p->p_filesz, p->p_offset, (unsigned long long)f->size);
+				 "is cut short: segment %u needs 0x%llx bytes at offset 0x%llx and the file has 0x%llx",
+				 i, p->p_filesz, p->p_offset, (unsigned long long)f->size);
 	if (p->p_paddr < BOOT_HIGH_GPA)
-		return boot_fail(f, err, -ENOEXEC,
-				 "segment %u starts at 0x%llx; the first MiB is taken by boot data (link at 0x%x or above)",
-				 i, p->p_paddr, BOOT_HIGH_GPA);
+		return boot_fail(
+			f, err, -ENOEXEC,
+			"segment %u starts at 0x%llx; the first MiB is taken by boot data (link at 0x%x or above)", i,
+			p->p_paddr, BOOT_HIGH_GPA);
 	if (p->p_memsz > UINT64_MAX - p->p_paddr)
 		return boot_fail(f, err, -ENOEXEC, "segment %u wraps round: 0x%llx bytes at 0x%llx", i, p->p_memsz,
 				 p->p_paddr);
@@ -206,10 +210,12 @@ static int find_pvh_entry(const struct elf_image *elf, uint64_t *entry, struct e
 		if (p->p_type != PT_NOTE)
 			continue;
 		if (p->p_offset > elf->file->size || p->p_filesz > elf->file->size - p->p_offset)
-			return boot_fail(elf->file, err, -ENOEXEC, "is cut short: note segment %u lies past its end", i);
+			return boot_fail(elf->file, err, -ENOEXEC, "is cut short: note segment %u lies past its end",
+					 i);
 		if (p->p_filesz > MAX_NOTES_SIZE)
-			return boot_fail(elf->file, err, -ENOEXEC, "has a note segment of %llu bytes; at most %u are accepted",
-					 p->p_filesz, MAX_NOTES_SIZE);
+			return boot_fail(elf->file, err, -ENOEXEC,
+					 "has a note segment of %llu bytes; at most %u are accepted", p->p_filesz,
+					 MAX_NOTES_SIZE);
 		ret = find_pvh_note(elf, p, entry, err);
 		if (ret)
 			return ret;
@@ -231,7 +237,8 @@ static int check_entry(const struct elf_image *elf, const struct boot_kernel *ke
 			 (unsigned long long)kernel->entry_gpa);
 found:
 	if (kernel->protocol == BOOT_PVH && kernel->entry_gpa > UINT32_MAX)
-		return boot_fail(elf->file, err, -ENOEXEC, "PVH entry 0x%llx is above 4 GiB, where 32-bit code cannot start",
+		return boot_fail(elf->file, err, -ENOEXEC,
+				 "PVH entry 0x%llx is above 4 GiB, where 32-bit code cannot start",
 				 (unsigned long long)kernel->entry_gpa);
 	return 0;
 }

@@ -64,8 +64,8 @@ int boot_file_read(const struct boot_file *file, uint64_t offset, void *dst, siz
 	size_t done = 0;
 
 	if (offset > file->size || len > file->size - offset)
-		return boot_fail(file, err, -EIO, "is cut short: %zu bytes at offset %llu lie past its end at %llu", len,
-				 (unsigned long long)offset, (unsigned long long)file->size);
+		return boot_fail(file, err, -EIO, "is cut short: %zu bytes at offset %llu lie past its end at %llu",
+				 len, (unsigned long long)offset, (unsigned long long)file->size);
 	while (done < len) {
 		ssize_t n = pread(file->fd, (uint8_t *)dst + done, len - done, (off_t)(offset + done));
 

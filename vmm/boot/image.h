@@ -10,8 +10,8 @@
 #include "error.h"
 #include "guest_memory.h"
 
-#define BOOT_PAGE 4096u
-#define BOOT_HEAD_SIZE 4096u /* how much of a kernel is read to learn what it is: one page holds all headers of both formats */
+#define BOOT_PAGE      4096u
+#define BOOT_HEAD_SIZE 4096u /* read first of every kernel: holds the headers of both formats */
 
 /* A regular file, open for reading. Its size was read once; whatever the file says is checked against that. */
 struct boot_file {

@@ -21,11 +21,12 @@ int initrd_load(struct guest_memory *gm, const char *path, const struct boot_ker
 	limit -= limit % BOOT_PAGE;
 	room = limit > bottom ? limit - bottom : 0;
 	if (file.size > room) {
-		ret = boot_fail(&file, err, -ENOMEM,
-				"is %llu bytes long and %llu are free between the kernel's end (0x%llx) and 0x%llx; raise "
-				"machine-config.mem_size_mib or use a smaller initrd",
-				(unsigned long long)file.size, (unsigned long long)room, (unsigned long long)bottom,
-				(unsigned long long)limit);
+		ret = boot_fail(
+			&file, err, -ENOMEM,
+			"is %llu bytes long and %llu are free between the kernel's end (0x%llx) and 0x%llx; raise "
+			"machine-config.mem_size_mib or use a smaller initrd",
+			(unsigned long long)file.size, (unsigned long long)room, (unsigned long long)bottom,
+			(unsigned long long)limit);
 	} else {
 		entry->initrd_size = file.size;
 		entry->initrd_gpa = (limit - file.size) / BOOT_PAGE * BOOT_PAGE;

@@ -6,7 +6,7 @@
 #include "boot/image.h"
 
 /* xen/interface/hvm/start_info.h, "Start of day structure passed to PVH guests", version 1. No uapi header has it. */
-#define HVM_START_MAGIC 0x336ec578u
+#define HVM_START_MAGIC   0x336ec578u
 #define HVM_START_VERSION 1u
 
 struct hvm_start_info {
@@ -38,7 +38,8 @@ struct pvh_block {
 };
 
 _Static_assert(sizeof(struct hvm_start_info) == 56 && sizeof(struct hvm_modlist_entry) == 32 &&
-		       sizeof(struct hvm_memmap_entry) == 24, "layout of start_info.h");
+		       sizeof(struct hvm_memmap_entry) == 24,
+	       "layout of start_info.h");
 _Static_assert(BOOT_PVH_INFO_GPA + sizeof(struct pvh_block) <= BOOT_CMDLINE_GPA, "PVH block fits its room");
 _Static_assert(BOOT_CMDLINE_GPA + BOOT_CMDLINE_MAX + 1 <= BOOT_PARAMS_GPA, "command line fits its room");
 _Static_assert(sizeof(struct boot_params) == 4096, "boot_params is one page");
@@ -68,9 +69,11 @@ static int write_cmdline(struct guest_memory *gm, const char *cmdline, uint32_t 
 	if (max > BOOT_CMDLINE_MAX)
 		max = BOOT_CMDLINE_MAX;
 	if (len > max)
-		return error_set(err, -EINVAL,
-				 "boot-source.boot_args: the command line is %zu bytes long with what is added for devices; "
-				 "this kernel takes at most %u", len, max);
+		return error_set(
+			err, -EINVAL,
+			"boot-source.boot_args: the command line is %zu bytes long with what is added for devices; "
+			"this kernel takes at most %u",
+			len, max);
 	if (gm_write(gm, BOOT_CMDLINE_GPA, cmdline, len + 1))
 		return error_set(err, -EFAULT, "machine-config.mem_size_mib: no RAM for the command line");
 	return 0;

@@ -55,7 +55,12 @@ static uint8_t read_lsr(struct serial *s)
 	return lsr;
 }
 
-static uint8_t read_rbr(struct serial *s, bool *drained)
+/* What the loop thread has to be told once the lock is released. */
+struct wake {
+	bool tx_ready, rx_wanted;
+};
+
+static uint8_t read_rbr(struct serial *s, struct wake *wake)
 {
 	uint8_t byte;
 
@@ -64,18 +69,18 @@ static uint8_t read_rbr(struct serial *s, bool *drained)
 	byte = s->rx[s->rx_head];
 	s->rx_head = (s->rx_head + 1) % SERIAL_RX_FIFO;
 	s->rx_count--;
-	*drained = s->rx_count == 0;
+	wake->rx_wanted = s->rx_count == 0;
 	metrics_inc(uart_read_count);
 	return byte;
 }
 
-static uint8_t read_register(struct serial *s, uint64_t offset, bool *drained)
+static uint8_t read_register(struct serial *s, uint64_t offset, struct wake *wake)
 {
 	bool dlab = s->lcr & UART_LCR_DLAB;
 
 	switch (offset) {
 	case UART_RX:
-		return dlab ? s->dll : read_rbr(s, drained);
+		return dlab ? s->dll : read_rbr(s, wake);
 	case UART_IER:
 		return dlab ? s->dlm : s->ier;
 	case UART_IIR:
@@ -96,52 +101,59 @@ static uint8_t read_register(struct serial *s, uint64_t offset, bool *drained)
 	}
 }
 
-/* Returns true when the loop thread has to be told that output waits. */
-static bool transmit(struct serial *s, uint8_t byte)
+static void transmit(struct serial *s, uint8_t byte, struct wake *wake)
 {
-	bool was_empty = tx_used(s) == 0;
-
 	if (s->mcr & UART_MCR_LOOP) {
 		if (s->rx_count < SERIAL_RX_FIFO)
 			s->rx[(s->rx_head + s->rx_count++) % SERIAL_RX_FIFO] = byte;
-		return false;
+		return;
 	}
 	if (tx_used(s) == SERIAL_TX_BUFFER) {
 		metrics_inc(uart_missed_write_count);
-		return false;
+		return;
 	}
+	wake->tx_ready = tx_used(s) == 0;
 	s->tx[s->tx_tail++ % SERIAL_TX_BUFFER] = byte;
 	metrics_inc(uart_write_count);
 	if (tx_has_room(s))
 		s->thr_pending = true;
 	else
 		s->tx_stalled = true;
-	return was_empty;
 }
 
-static bool write_register(struct serial *s, uint64_t offset, uint8_t value)
+static void write_ier(struct serial *s, uint8_t value, struct wake *wake)
+{
+	uint8_t enabled = value & (uint8_t)~s->ier;
+
+	/* Enabling the transmitter interrupt while it is empty fires it. */
+	if ((enabled & UART_IER_THRI) && tx_has_room(s))
+		s->thr_pending = true;
+	wake->rx_wanted = enabled & UART_IER_RDI;
+	s->ier = value & 0x0f;
+}
+
+static void write_register(struct serial *s, uint64_t offset, uint8_t value, struct wake *wake)
 {
 	bool dlab = s->lcr & UART_LCR_DLAB;
 
 	switch (offset) {
 	case UART_TX:
-		if (!dlab)
-			return transmit(s, value);
-		s->dll = value;
+		if (dlab)
+			s->dll = value;
+		else
+			transmit(s, value, wake);
 		break;
 	case UART_IER:
-		if (dlab) {
+		if (dlab)
 			s->dlm = value;
-			break;
-		}
-		/* Enabling the transmitter interrupt while it is empty fires it. */
-		if ((value & ~s->ier & UART_IER_THRI) && tx_has_room(s))
-			s->thr_pending = true;
-		s->ier = value & 0x0f;
+		else
+			write_ier(s, value, wake);
 		break;
 	case UART_FCR:
-		if (value & UART_FCR_CLEAR_RCVR)
+		if (value & UART_FCR_CLEAR_RCVR) {
 			s->rx_count = 0;
+			wake->rx_wanted = true;
+		}
 		break;
 	case UART_LCR:
 		s->lcr = value;
@@ -155,47 +167,57 @@ static bool write_register(struct serial *s, uint64_t offset, uint8_t value)
 	default:
 		break;
 	}
-	return false;
+}
+
+static void tell(struct serial *s, const struct wake *wake)
+{
+	if (wake->tx_ready)
+		s->tx_ready(s->opaque);
+	if (wake->rx_wanted)
+		s->rx_wanted(s->opaque);
 }
 
 static void serial_read(void *opaque, uint64_t offset, void *data, unsigned int len)
 {
 	struct serial *s = opaque;
-	bool drained = false;
+	struct wake wake = { 0 };
 
 	if (len != 1)
 		return;
 	pthread_mutex_lock(&s->lock);
-	*(uint8_t *)data = read_register(s, offset, &drained);
+	*(uint8_t *)data = read_register(s, offset, &wake);
 	pthread_mutex_unlock(&s->lock);
-	if (drained)
-		s->rx_drained(s->opaque);
+	tell(s, &wake);
 }
 
 static void serial_write(void *opaque, uint64_t offset, const void *data, unsigned int len)
 {
 	struct serial *s = opaque;
-	bool was_due, due, tx_ready;
+	struct wake wake = { 0 };
+	bool was_due, due;
 
 	if (len != 1)
 		return;
 	pthread_mutex_lock(&s->lock);
 	was_due = interrupt_due(s);
-	tx_ready = write_register(s, offset, *(const uint8_t *)data);
+	write_register(s, offset, *(const uint8_t *)data, &wake);
 	due = interrupt_due(s) && (!was_due || offset == UART_TX);
 	pthread_mutex_unlock(&s->lock);
-	if (tx_ready)
-		s->tx_ready(s->opaque);
+	tell(s, &wake);
 	if (due)
 		s->irq(s->irq_opaque);
 }
 
+/*
+ * No room before the driver asks for receive interrupts: while it starts up it clears the FIFO, and what was typed or piped
+ * in early would be lost.
+ */
 size_t serial_rx_room(struct serial *s)
 {
 	size_t room;
 
 	pthread_mutex_lock(&s->lock);
-	room = SERIAL_RX_FIFO - s->rx_count;
+	room = s->ier & UART_IER_RDI ? SERIAL_RX_FIFO - s->rx_count : 0;
 	pthread_mutex_unlock(&s->lock);
 	return room;
 }

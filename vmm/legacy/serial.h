@@ -20,7 +20,7 @@ struct serial {
 	void *irq_opaque;
 	/* Filled in by the console; vCPU thread, quick. */
 	void (*tx_ready)(void *opaque);   /* the output buffer is no longer empty */
-	void (*rx_drained)(void *opaque); /* there is room for input again */
+	void (*rx_wanted)(void *opaque); /* the guest has room for input again, or for the first time */
 	void *opaque;
 
 	pthread_mutex_t lock; /* guards all below */

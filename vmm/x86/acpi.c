@@ -6,12 +6,12 @@
 #include "x86/aml.h"
 #include "x86/x86.h"
 
-#define TABLES_ROOM 4096u /* all tables in one page: one fault before the guest starts */
-#define MAX_CPUS 32u
-#define SERIAL_PORT 0x3f8
+#define TABLES_ROOM  4096u /* all tables in one page: one fault before the guest starts */
+#define MAX_CPUS     32u
+#define SERIAL_PORT  0x3f8
 #define SERIAL_PORTS 8
-#define RESET_PORT 0x64
-#define RESET_VALUE 0xfe         /* i8042: pulse the reset line */
+#define RESET_PORT   0x64
+#define RESET_VALUE  0xfe        /* i8042: pulse the reset line */
 #define EISA_PNP0501 0x0105d041u /* 16550A, as EISAID ("PNP0501") encodes it */
 
 /* 5.2.9, FADT: boot architecture flags and fixed feature flags. */
@@ -267,7 +267,8 @@ int acpi_write(struct guest_memory *gm, unsigned int nr_vcpus, unsigned int nr_v
 	uint64_t dsdt, xsdt;
 
 	if (!nr_vcpus || nr_vcpus > MAX_CPUS)
-		return error_set(err, -EINVAL, "machine-config.vcpu_count: %u: must be from 1 to %u", nr_vcpus, MAX_CPUS);
+		return error_set(err, -EINVAL, "machine-config.vcpu_count: %u: must be from 1 to %u", nr_vcpus,
+				 MAX_CPUS);
 	if (nr_virtio > X86_MAX_VIRTIO)
 		return error_set(err, -EINVAL, "%u devices are configured; there are interrupts for %u", nr_virtio,
 				 X86_MAX_VIRTIO);

@@ -16,7 +16,7 @@ enum {
 
 /* Every length takes two bytes, so that a block's start is known before its end: up to 4095. */
 #define PKG_LENGTH_SIZE 2u
-#define PKG_LENGTH_MAX 4095u
+#define PKG_LENGTH_MAX  4095u
 
 /* A resource buffer starts with its size as a word. */
 #define BUFFER_SIZE_LEN 3u

@@ -13,10 +13,11 @@ struct aml {
 	bool overflow;
 };
 
-/* aml_scope, aml_device, aml_resources - open a block; aml_end closes it. The value says where the block's length goes. */
-size_t aml_scope(struct aml *a, const char *path);       /* "\\_SB_" */
+/* aml_scope, aml_device, aml_resources - open a block; aml_end closes it. The value says where the block's length goes.
+ */
+size_t aml_scope(struct aml *a, const char *path); /* "\\_SB_" */
 size_t aml_device(struct aml *a, const char name[4]);
-size_t aml_resources(struct aml *a);                     /* Name (_CRS, Buffer () { ... }) */
+size_t aml_resources(struct aml *a); /* Name (_CRS, Buffer () { ... }) */
 void aml_end(struct aml *a, size_t block);
 void aml_end_resources(struct aml *a, size_t block);
 

@@ -18,36 +18,36 @@ enum {
 	LEAF_TSC = 0x15,
 	LEAF_TOPOLOGY_V2 = 0x1f,
 };
-#define LEAF_VMM_TIMING 0x40000010u /* VMware's: TSC and APIC bus frequency in kHz */
-#define LEAF_EXT_FEATURES 0x80000001u
-#define LEAF_EXT_SIZES 0x80000008u
-#define LEAF_SVM 0x8000000au
-#define LEAF_CACHE_AMD 0x8000001du
-#define LEAF_TOPOLOGY_AMD 0x8000001eu
-#define LEAF_PMU_AMD 0x80000022u
+#define LEAF_VMM_TIMING      0x40000010u /* VMware's: TSC and APIC bus frequency in kHz */
+#define LEAF_EXT_FEATURES    0x80000001u
+#define LEAF_EXT_SIZES       0x80000008u
+#define LEAF_SVM             0x8000000au
+#define LEAF_CACHE_AMD       0x8000001du
+#define LEAF_TOPOLOGY_AMD    0x8000001eu
+#define LEAF_PMU_AMD         0x80000022u
 #define LEAF_TOPOLOGY_AMD_V2 0x80000026u
 
 /* Leaf 1, ECX and EDX */
-#define ECX_DTES64 (1u << 2)
-#define ECX_MONITOR (1u << 3)
-#define ECX_DS_CPL (1u << 4)
-#define ECX_VMX (1u << 5)
-#define ECX_PDCM (1u << 15)
-#define ECX_X2APIC (1u << 21)
+#define ECX_DTES64       (1u << 2)
+#define ECX_MONITOR      (1u << 3)
+#define ECX_DS_CPL       (1u << 4)
+#define ECX_VMX          (1u << 5)
+#define ECX_PDCM         (1u << 15)
+#define ECX_X2APIC       (1u << 21)
 #define ECX_TSC_DEADLINE (1u << 24)
-#define ECX_OSXSAVE (1u << 27)
-#define ECX_HYPERVISOR (1u << 31)
-#define EDX_DS (1u << 21)
-#define EDX_HTT (1u << 28)
+#define ECX_OSXSAVE      (1u << 27)
+#define ECX_HYPERVISOR   (1u << 31)
+#define EDX_DS           (1u << 21)
+#define EDX_HTT          (1u << 28)
 
 /* Leaf 0x80000001, ECX */
 #define EXT_CMP_LEGACY (1u << 1)
-#define EXT_SVM (1u << 2)
-#define EXT_TOPOLOGY (1u << 22)
-#define EXT_PERFCTR (1u << 23 | 1u << 24 | 1u << 28)
+#define EXT_SVM        (1u << 2)
+#define EXT_TOPOLOGY   (1u << 22)
+#define EXT_PERFCTR    (1u << 23 | 1u << 24 | 1u << 28)
 
 /* Leaf 0xb: level types in ECX 15:8 */
-#define LEVEL_SMT 1u
+#define LEVEL_SMT  1u
 #define LEVEL_CORE 2u
 
 #define APIC_BUS_KHZ 1000000u /* KVM's local APIC timer counts nanoseconds */
@@ -121,8 +121,8 @@ static bool vendor_is(const struct kvm_cpuid_entry2 *e, const char *name)
 }
 
 /*
- * Nested virtualization (VMX, SVM) is not offered: it is the largest part of KVM that a guest could reach, and state that
- * no snapshot of ours holds. Neither is a PMU, nor MONITOR/MWAIT, with which an idle guest would keep a host CPU.
+ * Nested virtualization (VMX, SVM) is not offered: it is the largest part of KVM that a guest could reach, and state
+ * that no snapshot of ours holds. Neither is a PMU, nor MONITOR/MWAIT, with which an idle guest would keep a host CPU.
  */
 static void set_features(struct cpuid_table *t, const struct topology *topo)
 {

@@ -4,14 +4,14 @@
 
 #include "x86/x86.h"
 
-#define MP_GPA BOOT_EBDA_GPA
-#define MP_ROOM (BOOT_VGA_GPA - BOOT_EBDA_GPA)
-#define MP_SPEC_REV 4
-#define APIC_VERSION 0x14   /* what KVM's local APIC says */
+#define MP_GPA         BOOT_EBDA_GPA
+#define MP_ROOM        (BOOT_VGA_GPA - BOOT_EBDA_GPA)
+#define MP_SPEC_REV    4
+#define APIC_VERSION   0x14 /* what KVM's local APIC says */
 #define IOAPIC_VERSION 0x11 /* 82093AA */
-#define ISA_BUS 0
-#define ALL_APICS 0xff
-#define MAX_CPUS 32u
+#define ISA_BUS        0
+#define ALL_APICS      0xff
+#define MAX_CPUS       32u
 
 /* Entry types, table 4-3; interrupt types, table 4-11. */
 enum { MP_PROCESSOR, MP_BUS, MP_IOAPIC, MP_IO_INTERRUPT, MP_LOCAL_INTERRUPT };
@@ -60,8 +60,8 @@ struct mp_interrupt {
 	uint8_t source_bus, source_irq, apic_id, pin;
 } __attribute__((packed));
 
-#define MP_SIZE(cpus)                                                                                                  \
-	(sizeof(struct mp_pointer) + sizeof(struct mp_header) + (cpus) * sizeof(struct mp_processor) +                \
+#define MP_SIZE(cpus)                                                                                  \
+	(sizeof(struct mp_pointer) + sizeof(struct mp_header) + (cpus) * sizeof(struct mp_processor) + \
 	 sizeof(struct mp_bus) + sizeof(struct mp_ioapic) + (X86_IOAPIC_PINS + 2) * sizeof(struct mp_interrupt))
 
 _Static_assert(sizeof(struct mp_pointer) == 16 && sizeof(struct mp_header) == 44 && sizeof(struct mp_processor) == 20 &&
@@ -145,7 +145,8 @@ int mptable_write(struct guest_memory *gm, unsigned int nr_vcpus, struct error *
 	struct mp_table t = { .len = sizeof(pointer) + sizeof(header) };
 
 	if (!nr_vcpus || nr_vcpus > MAX_CPUS)
-		return error_set(err, -EINVAL, "machine-config.vcpu_count: %u: must be from 1 to %u", nr_vcpus, MAX_CPUS);
+		return error_set(err, -EINVAL, "machine-config.vcpu_count: %u: must be from 1 to %u", nr_vcpus,
+				 MAX_CPUS);
 	add_processors_and_buses(&t, nr_vcpus);
 	add_interrupts(&t, nr_vcpus);
 	header.length = (uint16_t)(t.len - sizeof(pointer));

@@ -8,14 +8,14 @@
 #include "x86/x86.h"
 
 /* Intel SDM 4, table 2-2. No uapi header has these numbers. */
-#define MSR_IA32_MISC_ENABLE 0x1a0u
-#define MISC_ENABLE_FAST_STRING (1u << 0)
-#define MISC_ENABLE_BTS_UNAVAILABLE (1u << 11)
+#define MSR_IA32_MISC_ENABLE         0x1a0u
+#define MISC_ENABLE_FAST_STRING      (1u << 0)
+#define MISC_ENABLE_BTS_UNAVAILABLE  (1u << 11)
 #define MISC_ENABLE_PEBS_UNAVAILABLE (1u << 12)
 
 #define MSR_MTRR_DEF_TYPE 0x2ffu
-#define MTRR_ENABLE (1u << 11)
-#define MTRR_WRITE_BACK 6u
+#define MTRR_ENABLE       (1u << 11)
+#define MTRR_WRITE_BACK   6u
 
 #define NR_MSRS 2u
 

@@ -12,12 +12,12 @@
 #define EFER_LMA (1u << 10)
 
 #define PAGE_PRESENT_WRITE 0x3u
-#define PAGE_LARGE 0x80u
-#define LARGE_PAGE (2u << 20)
+#define PAGE_LARGE         0x80u
+#define LARGE_PAGE         (2u << 20)
 
 /* Segment types: Intel SDM 3A, 3.4.5.1 and 3.5; accessed already, so that the CPU need not write to the GDT. */
-#define TYPE_CODE 0xb
-#define TYPE_DATA 0x3
+#define TYPE_CODE     0xb
+#define TYPE_DATA     0x3
 #define TYPE_TSS_BUSY 0xb
 
 _Static_assert(BOOT_IDENTITY_SIZE == 512ull * LARGE_PAGE, "one page directory maps the identity range");
@@ -56,7 +56,7 @@ static uint64_t descriptor(const struct kvm_segment *s)
 static int write_page_tables(struct guest_memory *gm)
 {
 	/* Three pages in a row; the guest is not running yet. */
-	uint64_t *pml4 = gm_at(gm, BOOT_PAGE_TABLES_GPA, 3 * 4096);
+	uint64_t *pml4 = gm_at(gm, BOOT_PAGE_TABLES_GPA, 3 * UINT64_C(4096));
 
 	if (!pml4)
 		return -EFAULT;
@@ -107,9 +107,4 @@ void x86_boot_sregs(struct kvm_sregs *sregs, const struct boot_entry *entry)
 		sregs->cr4 = X86_CR4_PAE;
 		sregs->efer = EFER_LME | EFER_LMA;
 	}
-}
-
-void x86_boot_fpu(struct kvm_fpu *fpu)
-{
-	*fpu = (struct kvm_fpu){ .fcw = 0x37f, .mxcsr = 0x1f80 };
 }

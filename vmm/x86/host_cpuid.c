@@ -1,0 +1,44 @@
+/* host_cpuid.c: KVM_GET_SUPPORTED_CPUID on a thread of its own. */
+#include "x86/host_cpuid.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STACK_SIZE (16 * 1024) /* bytes: two system calls deep */
+
+static void *ask(void *arg)
+{
+	struct host_cpuid *host = arg;
+	int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (kvm_fd < 0) {
+		host->ret = error_set(&host->err, -errno, "/dev/kvm: %s", strerror(errno));
+		return NULL;
+	}
+	host->ret = cpuid_supported(kvm_fd, &host->table, &host->err);
+	close(kvm_fd);
+	return NULL;
+}
+
+void host_cpuid_begin(struct host_cpuid *host)
+{
+	pthread_attr_t attr;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_SIZE);
+	host->started = pthread_create(&host->thread, &attr, ask, host) == 0;
+	pthread_attr_destroy(&attr);
+}
+
+int host_cpuid_wait(struct host_cpuid *host, struct error *err)
+{
+	if (host->started)
+		pthread_join(host->thread, NULL);
+	else
+		ask(host);
+	if (host->ret)
+		return error_set(err, host->ret, "%s", host->err.message);
+	return 0;
+}

@@ -1,0 +1,30 @@
+/* host_cpuid.h: which CPU features KVM supports, asked for while the rest of start-up goes on. */
+#ifndef MAYFLY_HOST_CPUID_H
+#define MAYFLY_HOST_CPUID_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "error.h"
+#include "x86/x86.h"
+
+/*
+ * KVM_GET_SUPPORTED_CPUID executes some 75 CPUID instructions, each of which traps where the host is itself a guest:
+ * 0.48 ms of a start-up of 1.4 on such a host. It needs nothing but /dev/kvm, so it has a thread of its own meanwhile.
+ */
+struct host_cpuid {
+	pthread_t thread;
+	bool started;
+	int ret; /* 0 or -errno */
+	struct error err;
+	struct cpuid_table table;
+};
+
+/* host_cpuid_begin - start asking; once per process, as early as possible. Cannot fail: then host_cpuid_wait asks
+ * itself. */
+void host_cpuid_begin(struct host_cpuid *host);
+
+/* host_cpuid_wait - until host->table is filled; 0 or -errno with a sentence. The thread that began; call it once. */
+int host_cpuid_wait(struct host_cpuid *host, struct error *err);
+
+#endif
