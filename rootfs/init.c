@@ -22,10 +22,10 @@
 #include <unistd.h>
 
 /* The VMM's boot timer: a byte at 0 says "user space reached" (as Firecracker's), a word at 4 is our exit status. */
-#define BOOT_TIMER	0xC0000000
-#define REACHED		123
+#define BOOT_TIMER 0xC0000000
+#define REACHED    123
 
-#define QUIET_FS	(MS_NOSUID | MS_NODEV | MS_NOEXEC)
+#define QUIET_FS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 /* NULL where the kernel finds RAM or another driver at that address (other VMMs). */
 static volatile uint8_t *map_boot_timer(void)
@@ -92,9 +92,9 @@ static void announce(const struct timespec *up, const char *cmdline)
 		sscanf(root, "root=%63s", device);
 	uname(&u);
 	sched_getaffinity(0, sizeof(cpus), &cpus);
-	dprintf(1, "mayfly-init: %s %s %s, %d vCPU%s, up %ld.%06ld s, root %s %s %s\n", u.sysname, u.release,
-		u.machine, CPU_COUNT(&cpus), CPU_COUNT(&cpus) == 1 ? "" : "s", (long)up->tv_sec,
-		up->tv_nsec / 1000, device, type, mode);
+	dprintf(1, "mayfly-init: %s %s %s, %d vCPU%s, up %ld.%06ld s, root %s %s %s\n", u.sysname, u.release, u.machine,
+		CPU_COUNT(&cpus), CPU_COUNT(&cpus) == 1 ? "" : "s", (long)up->tv_sec, up->tv_nsec / 1000, device, type,
+		mode);
 }
 
 /*

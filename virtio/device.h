@@ -29,7 +29,8 @@ struct virtio_device_ops {
 	void (*read_config)(const struct virtio_device *dev, uint64_t offset, void *buf, size_t len);
 	/* The driver wrote config bytes; NULL when nothing in it is writable. Transport's lock held, any thread. */
 	void (*write_config)(struct virtio_device *dev, uint64_t offset, const void *buf, size_t len);
-	/* DRIVER_OK: dev->features and the ready queues are final until reset. 0, or -errno: the transport sets NEEDS_RESET. */
+	/* DRIVER_OK: dev->features and the ready queues are final until reset. 0, or -errno: the transport sets
+	 * NEEDS_RESET. */
 	int (*activate)(struct virtio_device *dev);
 	/* The driver rang this ready queue (or may have: spurious calls are harmless). Only while active. */
 	void (*notify)(struct virtio_device *dev, unsigned int queue);
@@ -53,17 +54,18 @@ struct virtio_device {
 	const struct virtio_device_ops *ops;
 	const struct virtio_transport_ops *transport_ops;
 	void *transport;
-	const char *id;               /* drive_id, iface_id: for log lines */
+	const char *id; /* drive_id, iface_id: for log lines */
 	const struct guest_memory *gm;
 	struct event_loop *loop;
-	uint64_t features;            /* acknowledged by the driver */
-	bool active;                  /* between activate and reset; false once broken */
+	uint64_t features; /* acknowledged by the driver */
+	bool active;       /* between activate and reset; false once broken */
 	struct virtqueue queue[VIRTIO_MAX_QUEUES];
 };
 
 /*
  * virtio_device_interrupt - interrupt the driver for queue if it wants one now.
- * virtio_device_broken - the driver broke the rules (why: a short phrase): NEEDS_RESET, one rate-limited log line, a metric, dev->active = false.
+ * virtio_device_broken - the driver broke the rules (why: a short phrase): NEEDS_RESET, one rate-limited log line, a
+ * metric, dev->active = false.
  */
 void virtio_device_interrupt(struct virtio_device *dev, unsigned int queue);
 void virtio_device_broken(struct virtio_device *dev, unsigned int queue, const char *why);

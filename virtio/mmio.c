@@ -15,18 +15,18 @@
 #include "metrics.h"
 #include "x86/x86.h"
 
-#define MMIO_MAGIC 0x74726976u  /* "virt" (4.2.2) */
+#define MMIO_MAGIC   0x74726976u /* "virt" (4.2.2) */
 #define MMIO_VERSION 2u
-#define MMIO_VENDOR 0x594c464du /* "MFLY" */
+#define MMIO_VENDOR  0x594c464du /* "MFLY" */
 
 /*
- * The first KVM_IOEVENTFD of a VM makes closing it wait for an RCU grace period: 16-24 ms. A forwarded notification costs
- * 10-15 us. So a queue has to have cost about that much before it gets one (docs/decisions.md, "notifications").
+ * The first KVM_IOEVENTFD of a VM makes closing it wait for an RCU grace period: 16-24 ms. A forwarded notification
+ * costs 10-15 us. So a queue has to have cost about that much before it gets one (docs/decisions.md, "notifications").
  */
 #define IOEVENTFD_AFTER 1024
 
-#define DRIVER_BITS                                                                                                    \
-	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK |                          \
+#define DRIVER_BITS                                                                           \
+	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK | \
 	 VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED)
 
 static uint64_t offered_features(const struct virtio_mmio *mmio)
@@ -38,7 +38,8 @@ static uint64_t offered_features(const struct virtio_mmio *mmio)
 static void bad_access(const struct virtio_mmio *mmio, const char *what, uint64_t offset)
 {
 	metrics_inc(virtio_bad_access);
-	log_warn_limited("virtio device %s: %s (offset %#llx) ignored", mmio->dev->id, what, (unsigned long long)offset);
+	log_warn_limited("virtio device %s: %s (offset %#llx) ignored", mmio->dev->id, what,
+			 (unsigned long long)offset);
 }
 
 /* ---- loop thread: the device's life ---- */
@@ -104,7 +105,8 @@ static void on_kick(struct event_fd *ev, uint32_t events)
 		dev->ops->notify(dev, (unsigned int)(kick - kick->mmio->kick));
 }
 
-/* From now on this queue's notifications cost the guest no exit to user space. Failing is no error: they go on as they were. */
+/* From now on this queue's notifications cost the guest no exit to user space. Failing is no error: they go on as they
+ * were. */
 static void switch_to_ioeventfd(struct virtio_mmio *mmio, unsigned int queue)
 {
 	struct virtio_mmio_kick *kick = &mmio->kick[queue];
@@ -359,7 +361,9 @@ static uint32_t read_register(struct virtio_mmio *mmio, uint64_t offset)
 	case VIRTIO_MMIO_VENDOR_ID:
 		return MMIO_VENDOR;
 	case VIRTIO_MMIO_DEVICE_FEATURES:
-		return mmio->device_features_sel > 1 ? 0 : (uint32_t)(offered_features(mmio) >> (mmio->device_features_sel * 32));
+		return mmio->device_features_sel > 1
+			       ? 0
+			       : (uint32_t)(offered_features(mmio) >> (mmio->device_features_sel * 32));
 	case VIRTIO_MMIO_QUEUE_NUM_MAX:
 		return queue_exists ? dev->queue[mmio->queue_sel].max_size : 0;
 	case VIRTIO_MMIO_QUEUE_READY:
@@ -443,8 +447,9 @@ static void mmio_write(void *opaque, uint64_t offset, const void *data, unsigned
 	pthread_mutex_unlock(&mmio->lock);
 }
 
-int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, struct event_loop *loop, struct ioapic *ioapic,
-		     struct bus *bus, int vm_fd, uint64_t gpa, unsigned int gsi, struct error *err)
+int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, struct event_loop *loop,
+		     struct ioapic *ioapic, struct bus *bus, int vm_fd, uint64_t gpa, unsigned int gsi,
+		     struct error *err)
 {
 	static const struct bus_ops bus_ops = { .read = mmio_read, .write = mmio_write };
 	static const struct virtio_transport_ops transport_ops = {
@@ -457,7 +462,9 @@ int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, struct
 	int ret;
 
 	memset(mmio, 0, sizeof(*mmio));
-	*mmio = (struct virtio_mmio){ .dev = dev, .loop = loop, .ioapic = ioapic, .vm_fd = vm_fd, .gpa = gpa, .gsi = gsi };
+	*mmio = (struct virtio_mmio){
+		.dev = dev, .loop = loop, .ioapic = ioapic, .vm_fd = vm_fd, .gpa = gpa, .gsi = gsi
+	};
 	mmio->work = (struct event_work){ .run = on_work, .opaque = mmio };
 	pthread_mutex_init(&mmio->lock, NULL);
 	pthread_cond_init(&mmio->reset_finished, NULL);

@@ -14,14 +14,15 @@
 
 /* A queue's ioeventfd, once it has turned out to be busy. */
 struct virtio_mmio_kick {
-	struct event_fd event;     /* fd -1 until then */
-	unsigned int forwarded;    /* notifications that came as exits */
+	struct event_fd event;  /* fd -1 until then */
+	unsigned int forwarded; /* notifications that came as exits */
 	struct virtio_mmio *mmio;
 };
 
 /*
- * Register accesses come from vCPU threads and touch only what `lock` guards. Everything that concerns the device (activate, notify,
- * reset) is handed to the loop thread as work; a vCPU that resets the device waits for it, the others do not wait.
+ * Register accesses come from vCPU threads and touch only what `lock` guards. Everything that concerns the device
+ * (activate, notify, reset) is handed to the loop thread as work; a vCPU that resets the device waits for it, the
+ * others do not wait.
  */
 struct virtio_mmio {
 	struct virtio_device *dev;
@@ -50,10 +51,12 @@ struct virtio_mmio {
  * virtio_mmio_init - bind dev to this transport at gpa with interrupt gsi and claim X86_VIRTIO_SIZE bytes of the bus
  * Everything pointed to stays the caller's and outlives the vCPUs. 0 or -errno with a sentence. Start-up thread.
  */
-int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, struct event_loop *loop, struct ioapic *ioapic,
-		     struct bus *bus, int vm_fd, uint64_t gpa, unsigned int gsi, struct error *err);
+int virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev, struct event_loop *loop,
+		     struct ioapic *ioapic, struct bus *bus, int vm_fd, uint64_t gpa, unsigned int gsi,
+		     struct error *err);
 
-/* virtio_mmio_close - let go of a vCPU that waits for a reset, now that the loop has ended. The loop's thread, after event_loop_run(). */
+/* virtio_mmio_close - let go of a vCPU that waits for a reset, now that the loop has ended. The loop's thread, after
+ * event_loop_run(). */
 void virtio_mmio_close(struct virtio_mmio *mmio);
 
 #endif

@@ -13,8 +13,8 @@
 #include "log.h"
 #include "metrics.h"
 
-#define ESCAPE_KEY 0x01     /* Ctrl-A, as QEMU and kvmtool */
-#define CHUNK 1024          /* bytes a write, below PIPE_BUF: a pipe that polls writable takes it whole */
+#define ESCAPE_KEY     0x01 /* Ctrl-A, as QEMU and kvmtool */
+#define CHUNK          1024 /* bytes a write, below PIPE_BUF: a pipe that polls writable takes it whole */
 #define FINISH_POLL_MS 200  /* how long the end waits for a slow reader */
 
 static void watch_output(struct console *con, bool on)
@@ -29,7 +29,8 @@ static void watch_output(struct console *con, bool on)
 	}
 }
 
-/* Writes one chunk if the host takes it now. Returns bytes written, 0: would block, -1: nothing to write or output gone. */
+/* Writes one chunk if the host takes it now. Returns bytes written, 0: would block, -1: nothing to write or output
+ * gone. */
 static ssize_t write_chunk(struct console *con, int wait_ms)
 {
 	struct pollfd pfd = { .fd = con->out.fd, .events = POLLOUT };
@@ -239,7 +240,7 @@ static void make_terminal_raw(struct console *con)
 	if (tcgetattr(STDIN_FILENO, &con->saved))
 		return; /* not a terminal */
 	if (tcgetpgrp(STDIN_FILENO) != getpgrp())
-		return; /* in the background: it is somebody else's now */
+		return;           /* in the background: it is somebody else's now */
 	signal(SIGCHLD, SIG_IGN); /* the watcher never becomes a zombie */
 	terminal_watcher(con);
 	raw = con->saved;
@@ -248,18 +249,22 @@ static void make_terminal_raw(struct console *con)
 	con->terminal = tcsetattr(STDIN_FILENO, TCSADRAIN, &raw) == 0;
 }
 
-/* A terminal is opened again so that O_NONBLOCK does not reach whoever shares it with us; pipes and files are fine as they are. */
+/* A terminal is opened again so that O_NONBLOCK does not reach whoever shares it with us; pipes and files are fine as
+ * they are. */
 static int open_output(const struct serial_config *cfg, struct error *err)
 {
 	int fd;
 
 	if (cfg->serial_out_path[0]) {
-		fd = open(cfg->serial_out_path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0600);
+		fd = open(cfg->serial_out_path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY,
+			  0600);
 		if (fd < 0 && errno == ENXIO) /* a FIFO that nobody reads yet */
 			fd = open(cfg->serial_out_path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 		if (fd < 0)
-			return error_set(err, -errno, "serial.serial_out_path: %s: %s (needs a file, FIFO or terminal that can be written)",
-					 cfg->serial_out_path, strerror(errno));
+			return error_set(
+				err, -errno,
+				"serial.serial_out_path: %s: %s (needs a file, FIFO or terminal that can be written)",
+				cfg->serial_out_path, strerror(errno));
 		return fd;
 	}
 	fd = isatty(STDOUT_FILENO) ? open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY) : -1;

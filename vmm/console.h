@@ -21,25 +21,27 @@ struct console {
 	struct token_bucket_config rate;
 	struct rate_limiter limiter;
 	bool in_watched, out_watched;
-	bool terminal;             /* standard input is a terminal that we put into raw mode */
-	bool escape;               /* the byte before was Ctrl-A */
+	bool terminal;                    /* standard input is a terminal that we put into raw mode */
+	bool escape;                      /* the byte before was Ctrl-A */
 	uint8_t typed[CONSOLE_TYPED_MAX]; /* input that the guest has not taken yet */
 	size_t nr_typed;
 	struct termios saved;
-	int watcher_fd;            /* see terminal_watcher() */
+	int watcher_fd;             /* see terminal_watcher() */
 	void (*quit)(void *opaque); /* the person typed Ctrl-A x; loop thread */
 	void *opaque;
 };
 
 /*
- * console_init - connect serial to where cfg says; a terminal becomes raw (Ctrl-A x ends the microVM, Ctrl-A twice types one)
- * Sets serial's tx_ready, rx_wanted and opaque. 0 or -errno with a sentence naming serial.serial_out_path. Start-up thread, before
- * any other thread: it forks the process that puts the terminal right should this one be killed.
+ * console_init - connect serial to where cfg says; a terminal becomes raw (Ctrl-A x ends the microVM, Ctrl-A twice
+ * types one) Sets serial's tx_ready, rx_wanted and opaque. 0 or -errno with a sentence naming serial.serial_out_path.
+ * Start-up thread, before any other thread: it forks the process that puts the terminal right should this one be
+ * killed.
  */
 int console_init(struct console *con, struct serial *serial, const struct serial_config *cfg, struct event_loop *loop,
 		 struct error *err);
 
-/* console_finish - write what output is left (bounded in time) and restore the terminal. Loop thread, or after it ended. */
+/* console_finish - write what output is left (bounded in time) and restore the terminal. Loop thread, or after it
+ * ended. */
 void console_finish(struct console *con);
 
 #endif

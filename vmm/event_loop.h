@@ -39,10 +39,10 @@ struct event_work {
 
 struct event_loop {
 	int epoll_fd;
-	int wake_fd;            /* eventfd that event_loop_post writes */
-	pthread_mutex_t lock;   /* guards works */
+	int wake_fd;          /* eventfd that event_loop_post writes */
+	pthread_mutex_t lock; /* guards works */
 	struct event_work *works, **works_tail;
-	struct event_timer *timers; /* sorted by deadline */
+	struct event_timer *timers;                 /* sorted by deadline */
 	struct epoll_event batch[EVENT_LOOP_BATCH]; /* what epoll reported last */
 	unsigned int nr_batch;
 	bool stop;
@@ -56,7 +56,8 @@ int event_loop_add(struct event_loop *loop, struct event_fd *ev, uint32_t events
 int event_loop_modify(struct event_loop *loop, struct event_fd *ev, uint32_t events);
 void event_loop_remove(struct event_loop *loop, struct event_fd *ev);
 
-/* event_loop_arm - call timer->expired once at deadline_ns (re-arming moves it); _disarm takes it back. Loop thread only. */
+/* event_loop_arm - call timer->expired once at deadline_ns (re-arming moves it); _disarm takes it back. Loop thread
+ * only. */
 void event_loop_arm(struct event_loop *loop, struct event_timer *timer, uint64_t deadline_ns);
 void event_loop_disarm(struct event_loop *loop, struct event_timer *timer);
 

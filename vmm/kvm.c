@@ -18,7 +18,8 @@ static const char *open_advice(int code)
 	case ENOENT:
 	case ENODEV:
 	case ENXIO:
-		return "the host needs KVM: hardware virtualization on, and the module kvm-intel, kvm-amd or kvm-pvm loaded";
+		return "the host needs KVM: hardware virtualization on, and the module kvm-intel, kvm-amd or kvm-pvm "
+		       "loaded";
 	default:
 		return "see mayfly --probe";
 	}
@@ -52,6 +53,7 @@ int kvm_split_irqchip(const struct kvm *kvm, struct error *err)
 	struct kvm_enable_cap cap = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args[0] = X86_IOAPIC_PINS };
 
 	if (ioctl(kvm->vm_fd, KVM_ENABLE_CAP, &cap) < 0)
-		return error_set(err, -errno, "KVM: split irqchip: %s (needs KVM_CAP_SPLIT_IRQCHIP, Linux 4.5)", strerror(errno));
+		return error_set(err, -errno, "KVM: split irqchip: %s (needs KVM_CAP_SPLIT_IRQCHIP, Linux 4.5)",
+				 strerror(errno));
 	return 0;
 }

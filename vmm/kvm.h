@@ -7,7 +7,7 @@
 #include "error.h"
 
 struct kvm {
-	int fd;          /* /dev/kvm */
+	int fd; /* /dev/kvm */
 	int vm_fd;
 	size_t run_size; /* bytes of struct kvm_run's mapping */
 };
@@ -15,7 +15,8 @@ struct kvm {
 /* kvm_open - open /dev/kvm and make an empty VM. 0, or -errno with a sentence that says what the host lacks. */
 int kvm_open(struct kvm *kvm, struct error *err);
 
-/* kvm_split_irqchip - local APICs in KVM, the IOAPIC ours. After the memory slots: the other order costs 8 ms (design.md, 3). */
+/* kvm_split_irqchip - local APICs in KVM, the IOAPIC ours. After the memory slots: the other order costs 8 ms
+ * (design.md, 3). */
 int kvm_split_irqchip(const struct kvm *kvm, struct error *err);
 
 #endif

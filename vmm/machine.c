@@ -187,7 +187,8 @@ static int default_kernel(char path[PATH_MAX], unsigned int nr_vcpus, struct err
 	unsigned int i;
 
 	if (n < 0)
-		return error_set(err, -errno, "boot-source.kernel_image_path: not given, and /proc/self/exe: %s", strerror(errno));
+		return error_set(err, -errno, "boot-source.kernel_image_path: not given, and /proc/self/exe: %s",
+				 strerror(errno));
 	exe[n] = '\0';
 	*strrchr(exe, '/') = '\0';
 	for (i = 0; i < sizeof(below) / sizeof(below[0]); i++) {
@@ -196,7 +197,8 @@ static int default_kernel(char path[PATH_MAX], unsigned int nr_vcpus, struct err
 			return 0;
 	}
 	return error_set(err, -ENOENT,
-			 "boot-source.kernel_image_path: not given, and no vmlinux-%s in %s/kernel (make kernel) or %s/../lib/mayfly",
+			 "boot-source.kernel_image_path: not given, and no vmlinux-%s in %s/kernel (make kernel) or "
+			 "%s/../lib/mayfly",
 			 nr_vcpus == 1 ? "up" : "smp", exe, exe);
 }
 
@@ -336,8 +338,8 @@ static int create_vcpus(struct machine *m, struct host_cpuid *host_cpuid, struct
 	return ret;
 }
 
-int machine_create(struct machine **out, const struct config *cfg, struct timeline *timeline, struct host_cpuid *host_cpuid,
-		   enum machine_blame *blame, struct error *err)
+int machine_create(struct machine **out, const struct config *cfg, struct timeline *timeline,
+		   struct host_cpuid *host_cpuid, enum machine_blame *blame, struct error *err)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 	int ret;

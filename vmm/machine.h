@@ -30,21 +30,22 @@ struct machine_result {
 
 /*
  * machine_create - everything up to the first instruction: VM, memory, kernel, devices, vCPUs set up
- * cfg and timeline stay the caller's and outlive the machine; timeline is marked at each step, and logged once the guest
- * reports user space when timeline->wanted. host_cpuid has begun.
- * Returns 0, or a negative errno with a sentence. *blame says whose mistake it was. *out is
- * set in any case (NULL only without memory) and is for machine_finish.
+ * cfg and timeline stay the caller's and outlive the machine; timeline is marked at each step, and logged once the
+ * guest reports user space when timeline->wanted. host_cpuid has begun. Returns 0, or a negative errno with a sentence.
+ * *blame says whose mistake it was. *out is set in any case (NULL only without memory) and is for machine_finish.
  */
 enum machine_blame { BLAME_CONFIG, BLAME_HOST };
-int machine_create(struct machine **out, const struct config *cfg, struct timeline *timeline, struct host_cpuid *host_cpuid,
-		   enum machine_blame *blame, struct error *err);
+int machine_create(struct machine **out, const struct config *cfg, struct timeline *timeline,
+		   struct host_cpuid *host_cpuid, enum machine_blame *blame, struct error *err);
 
-/* machine_run - start the vCPUs and serve devices on this thread until the microVM ends. 0 or -errno with a sentence. */
+/* machine_run - start the vCPUs and serve devices on this thread until the microVM ends. 0 or -errno with a sentence.
+ */
 int machine_run(struct machine *m, struct machine_result *result, struct error *err);
 
 /*
- * machine_finish - what must be right when the process ends: console written and terminal restored, vCPUs out of the guest
- * Memory and descriptors are left to the exit of the process, which is quicker at it. m may be half-made (machine_create failed).
+ * machine_finish - what must be right when the process ends: console written and terminal restored, vCPUs out of the
+ * guest Memory and descriptors are left to the exit of the process, which is quicker at it. m may be half-made
+ * (machine_create failed).
  */
 void machine_finish(struct machine *m);
 

@@ -106,6 +106,7 @@ int main(int argc, char **argv)
 	case ARGS_RUN:
 		break;
 	}
-	/* The kernel frees what is left, and ends the threads, faster than we could (docs/decisions.md, "the end of the process"). */
+	/* The kernel frees what is left, and ends the threads, faster than we could (docs/decisions.md, "the end of the
+	 * process"). */
 	_exit(configure_and_run(&args, &timeline, &err));
 }

@@ -1,4 +1,5 @@
-/* probe.c: asks KVM what it has, then runs a few thousand kernel-mode instructions to see whether the CPU or KVM runs them. */
+/* probe.c: asks KVM what it has, then runs a few thousand kernel-mode instructions to see whether the CPU or KVM runs
+ * them. */
 #include "probe.h"
 
 #include <errno.h>
@@ -55,18 +56,32 @@ static void line(const char *name, bool yes, const char *detail)
 	printf("  %-24s %s%-4s%s %s\n", name, colour, yes ? "yes" : "no", *colour ? "\033[0m" : "", detail);
 }
 
-/* Real-mode code at 0x1000, with the vector of int3 pointing at HLT: counts down and halts, PROBE_ROUNDS times; then breaks. */
-enum { PROBE_RAM = 0x4000, PROBE_CODE = 0x1000, PROBE_HANDLER = 0x1100, PROBE_LOOPS = 0x4000, PROBE_ROUNDS = 5, VECTOR_INT3 = 3 };
+/* Real-mode code at 0x1000, with the vector of int3 pointing at HLT: counts down and halts, PROBE_ROUNDS times; then
+ * breaks. */
+enum {
+	PROBE_RAM = 0x4000,
+	PROBE_CODE = 0x1000,
+	PROBE_HANDLER = 0x1100,
+	PROBE_LOOPS = 0x4000,
+	PROBE_ROUNDS = 5,
+	VECTOR_INT3 = 3
+};
 static const uint8_t probe_code[] = {
-	0xb3, PROBE_ROUNDS,                         /* mov bl, PROBE_ROUNDS */
-	0xb9, PROBE_LOOPS & 0xff, PROBE_LOOPS >> 8, /* mov cx, PROBE_LOOPS */
-	0x49,                                       /* dec cx */
-	0x75, 0xfd,                                 /* jnz back to dec */
-	0xf4,                                       /* hlt */
-	0xfe, 0xcb,                                 /* dec bl */
-	0x75, 0xf5,                                 /* jnz back to mov cx */
-	0xcc,                                       /* int3 */
-	0xf4,                                       /* hlt, not reached: the handler halts first */
+	0xb3,
+	PROBE_ROUNDS, /* mov bl, PROBE_ROUNDS */
+	0xb9,
+	PROBE_LOOPS & 0xff,
+	PROBE_LOOPS >> 8, /* mov cx, PROBE_LOOPS */
+	0x49,             /* dec cx */
+	0x75,
+	0xfd, /* jnz back to dec */
+	0xf4, /* hlt */
+	0xfe,
+	0xcb, /* dec bl */
+	0x75,
+	0xf5, /* jnz back to mov cx */
+	0xcc, /* int3 */
+	0xf4, /* hlt, not reached: the handler halts first */
 };
 
 struct probe_vm {
@@ -127,8 +142,8 @@ static bool run_to_halt(const struct probe_vm *vm)
 }
 
 /*
- * Two instructions a loop: a CPU does hundreds of millions a second, an emulator about one. The best of a few rounds counts, since
- * the first also pays for page faults.
+ * Two instructions a loop: a CPU does hundreds of millions a second, an emulator about one. The best of a few rounds
+ * counts, since the first also pays for page faults.
  */
 static bool kernel_mode_is_native(const struct probe_vm *vm)
 {
@@ -146,7 +161,9 @@ static bool kernel_mode_is_native(const struct probe_vm *vm)
 		best = rate > best ? rate : best;
 	}
 	snprintf(detail, sizeof(detail), "%.1f million instructions/s%s", best,
-		 !halted ? ", and then KVM gave up" : best < native_from ? ": emulated one by one" : "");
+		 !halted              ? ", and then KVM gave up"
+		 : best < native_from ? ": emulated one by one"
+				      : "");
 	line("native kernel mode", halted && best >= native_from, detail);
 	return halted && best >= native_from;
 }
@@ -170,7 +187,8 @@ static bool probe_kvm(void)
 		line(cap->name, yes, cap->use);
 		ok = ok && (yes || !cap->needed);
 	}
-	printf("  %-24s %-4d recommended at most %d\n", "vCPUs per microVM", ioctl(vm.kvm.vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS),
+	printf("  %-24s %-4d recommended at most %d\n", "vCPUs per microVM",
+	       ioctl(vm.kvm.vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS),
 	       ioctl(vm.kvm.vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS));
 	native = kernel_mode_is_native(&vm);
 	breakpoint = run_to_halt(&vm);
@@ -189,7 +207,8 @@ static void probe_files(void)
 		if (fd >= 0)
 			close(fd);
 	}
-	line("io_uring", syscall(SYS_io_uring_setup, 0, NULL) < 0 && errno != ENOSYS && errno != EPERM, "block I/O (else a worker thread)");
+	line("io_uring", syscall(SYS_io_uring_setup, 0, NULL) < 0 && errno != ENOSYS && errno != EPERM,
+	     "block I/O (else a worker thread)");
 }
 
 int probe_host(void)

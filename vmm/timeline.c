@@ -32,7 +32,8 @@ void timeline_log(const struct timeline *timeline)
 	for (i = 0; i < STEP_COUNT; i++) {
 		uint64_t at = timeline->at_ns[i];
 
-		log_info("%-32s %9.3f ms  + %8.3f ms", name[i], (double)(at - timeline->start_ns) / 1e6, (double)(at - before) / 1e6);
+		log_info("%-32s %9.3f ms  + %8.3f ms", name[i], (double)(at - timeline->start_ns) / 1e6,
+			 (double)(at - before) / 1e6);
 		before = at;
 	}
 }

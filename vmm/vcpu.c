@@ -13,7 +13,7 @@
 #include "metrics.h"
 
 #define KICK_SIGNAL SIGUSR1
-#define STACK_SIZE (64 * 1024) /* bytes; the deepest path is a log line (a few kB) */
+#define STACK_SIZE  (64ul * 1024) /* bytes; the deepest path is a log line (a few kB) */
 
 int vcpu_create(struct vcpu *vcpu, const struct kvm *kvm, unsigned int index, struct error *err)
 {
@@ -21,7 +21,8 @@ int vcpu_create(struct vcpu *vcpu, const struct kvm *kvm, unsigned int index, st
 	snprintf(vcpu->name, sizeof(vcpu->name), "fc_vcpu %u", index);
 	vcpu->fd = ioctl(kvm->vm_fd, KVM_CREATE_VCPU, index);
 	if (vcpu->fd < 0)
-		return error_set(err, -errno, "machine-config.vcpu_count: KVM_CREATE_VCPU %u: %s", index, strerror(errno));
+		return error_set(err, -errno, "machine-config.vcpu_count: KVM_CREATE_VCPU %u: %s", index,
+				 strerror(errno));
 	vcpu->run = mmap(NULL, kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED)
 		return error_set(err, -errno, "vCPU %u: mmap: %s", index, strerror(errno));
@@ -44,8 +45,8 @@ static int set_boot_registers(struct vcpu *vcpu, const struct boot_entry *entry,
 	return 0;
 }
 
-int vcpu_setup(struct vcpu *vcpu, struct cpuid_table *cpuid, unsigned int nr_vcpus, bool smt, const struct boot_entry *entry,
-	       struct error *err)
+int vcpu_setup(struct vcpu *vcpu, struct cpuid_table *cpuid, unsigned int nr_vcpus, bool smt,
+	       const struct boot_entry *entry, struct error *err)
 {
 	int tsc_khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
 	int ret;
@@ -98,11 +99,14 @@ static void log_registers(const struct vcpu *vcpu)
 
 	if (ioctl(vcpu->fd, KVM_GET_REGS, &r) < 0 || ioctl(vcpu->fd, KVM_GET_SREGS, &s) < 0)
 		return;
-	log_error("vCPU %u: rip %#llx rsp %#llx rflags %#llx cs %#x cpl %u cr0 %#llx cr2 %#llx cr3 %#llx cr4 %#llx efer %#llx",
+	log_error("vCPU %u: rip %#llx rsp %#llx rflags %#llx cs %#x cpl %u cr0 %#llx cr2 %#llx cr3 %#llx cr4 %#llx "
+		  "efer %#llx",
 		  vcpu->index, r.rip, r.rsp, r.rflags, s.cs.selector, s.ss.dpl, s.cr0, s.cr2, s.cr3, s.cr4, s.efer);
-	log_error("vCPU %u: rax %#llx rbx %#llx rcx %#llx rdx %#llx rsi %#llx rdi %#llx rbp %#llx r8 %#llx r9 %#llx r10 %#llx r11 %#llx "
+	log_error("vCPU %u: rax %#llx rbx %#llx rcx %#llx rdx %#llx rsi %#llx rdi %#llx rbp %#llx r8 %#llx r9 %#llx "
+		  "r10 %#llx r11 %#llx "
 		  "r12 %#llx r13 %#llx r14 %#llx r15 %#llx",
-		  vcpu->index, r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15);
+		  vcpu->index, r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13,
+		  r.r14, r.r15);
 }
 
 static enum vcpu_end crashed(const struct vcpu *vcpu, const char *what, unsigned long long detail)
@@ -147,7 +151,8 @@ static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end)
 		*end = system_event(vcpu);
 		return false;
 	case KVM_EXIT_FAIL_ENTRY:
-		*end = crashed(vcpu, "KVM could not enter it, hardware reason", run->fail_entry.hardware_entry_failure_reason);
+		*end = crashed(vcpu, "KVM could not enter it, hardware reason",
+			       run->fail_entry.hardware_entry_failure_reason);
 		return false;
 	case KVM_EXIT_INTERNAL_ERROR:
 		*end = crashed(vcpu, "KVM could not emulate an instruction, suberror", run->internal.suberror);

@@ -36,17 +36,19 @@ struct vcpu {
 	void *opaque;
 };
 
-/* vcpu_create - KVM_CREATE_VCPU and its shared page, for a guest of nr_vcpus. Start-up thread; the fd goes with the process. */
+/* vcpu_create - KVM_CREATE_VCPU and its shared page, for a guest of nr_vcpus. Start-up thread; the fd goes with the
+ * process. */
 int vcpu_create(struct vcpu *vcpu, const struct kvm *kvm, unsigned int index, struct error *err);
 
 /*
  * vcpu_setup - CPUID, MSRs and, for the first vCPU (entry not NULL), the registers that the boot protocol asks for
  * The others stay in reset until the guest sends them INIT and SIPI. Start-up thread.
  */
-int vcpu_setup(struct vcpu *vcpu, struct cpuid_table *cpuid, unsigned int nr_vcpus, bool smt, const struct boot_entry *entry,
-	       struct error *err);
+int vcpu_setup(struct vcpu *vcpu, struct cpuid_table *cpuid, unsigned int nr_vcpus, bool smt,
+	       const struct boot_entry *entry, struct error *err);
 
-/* vcpu_start - let it run on its own thread. ended, opaque, pio and mmio are set by then. 0 or -errno with a sentence. */
+/* vcpu_start - let it run on its own thread. ended, opaque, pio and mmio are set by then. 0 or -errno with a sentence.
+ */
 int vcpu_start(struct vcpu *vcpu, struct error *err);
 
 /* vcpu_kick_prepare - once per process, before vcpu_start: the signal that interrupts KVM_RUN. */

@@ -2,7 +2,7 @@
 #include "blk.h"
 #include "io.h"
 
-#define DEFAULT_QUEUE	256
+#define DEFAULT_QUEUE 256
 
 static struct blk *blk_new(struct guest *g, uint64_t base)
 {
@@ -30,8 +30,8 @@ static void blk_search(struct guest *g)
 	g->blk_searched = true;
 	for (i = 0; i < g->nr_devices && g->nr_blk < MAX_BLK; i++) {
 		d.base = g->device[i];
-		if (vdev_read(&d, VIRTIO_MMIO_MAGIC_VALUE) != MMIO_MAGIC ||
-		    vdev_read(&d, VIRTIO_MMIO_VERSION) != 2 || vdev_read(&d, VIRTIO_MMIO_DEVICE_ID) != VIRTIO_ID_BLOCK)
+		if (vdev_read(&d, VIRTIO_MMIO_MAGIC_VALUE) != MMIO_MAGIC || vdev_read(&d, VIRTIO_MMIO_VERSION) != 2 ||
+		    vdev_read(&d, VIRTIO_MMIO_DEVICE_ID) != VIRTIO_ID_BLOCK)
 			continue;
 		g->blk[g->nr_blk] = blk_new(g, d.base);
 		if (g->blk[g->nr_blk])

@@ -7,19 +7,17 @@
 #include "pattern.h"
 #include "virtio.h"
 
-#define SECTOR		512u
-#define BOUNCE_SECTORS	128u		/* of the buffer for one request at a time */
-#define STATUS_UNTOUCHED	0xee	/* put there before a request; no device writes it */
-#define IO_PATIENCE_MS	30000
+#define SECTOR           512u
+#define BOUNCE_SECTORS   128u /* of the buffer for one request at a time */
+#define STATUS_UNTOUCHED 0xee /* put there before a request; no device writes it */
+#define IO_PATIENCE_MS   30000
 
 /* What a script may ask to be negotiated; the device's offer limits it. */
-#define BLK_WANTED							\
-	(FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_EVENT_IDX) |	\
-	 FEATURE(VIRTIO_RING_F_INDIRECT_DESC) | FEATURE(VIRTIO_BLK_F_SIZE_MAX) |	\
-	 FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_RO) |	\
-	 FEATURE(VIRTIO_BLK_F_BLK_SIZE) | FEATURE(VIRTIO_BLK_F_FLUSH) |	\
-	 FEATURE(VIRTIO_BLK_F_TOPOLOGY) | FEATURE(VIRTIO_BLK_F_CONFIG_WCE) |	\
-	 FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES))
+#define BLK_WANTED                                                                                               \
+	(FEATURE(VIRTIO_F_VERSION_1) | FEATURE(VIRTIO_RING_F_EVENT_IDX) | FEATURE(VIRTIO_RING_F_INDIRECT_DESC) | \
+	 FEATURE(VIRTIO_BLK_F_SIZE_MAX) | FEATURE(VIRTIO_BLK_F_SEG_MAX) | FEATURE(VIRTIO_BLK_F_RO) |             \
+	 FEATURE(VIRTIO_BLK_F_BLK_SIZE) | FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_TOPOLOGY) |         \
+	 FEATURE(VIRTIO_BLK_F_CONFIG_WCE) | FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES))
 
 struct blk {
 	struct guest *g;
@@ -27,8 +25,8 @@ struct blk {
 	struct vdev dev;
 	struct virtq vq;
 	bool open;
-	uint64_t capacity;		/* in sectors */
-	struct virtio_blk_outhdr *hdr;	/* for one request at a time, in memory of their own */
+	uint64_t capacity;             /* in sectors */
+	struct virtio_blk_outhdr *hdr; /* for one request at a time, in memory of their own */
 	uint8_t *status;
 	uint8_t *bounce;
 };

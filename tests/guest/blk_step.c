@@ -160,7 +160,7 @@ static bool do_interrupt(struct blk *b, struct step *s)
 	(void)s;
 	vdev_write(&b->dev, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
 	before = vdev_read(&b->dev, VIRTIO_MMIO_INTERRUPT_STATUS);
-	b->vq.avail->ring[b->vq.size] = b->vq.last_used;	/* used_event: tell me about the next one */
+	b->vq.avail->ring[b->vq.size] = b->vq.last_used; /* used_event: tell me about the next one */
 	if (blk_request(b, VIRTIO_BLK_T_IN, 0, b->bounce, SECTOR, true) < 0)
 		return false;
 	/* The interrupt follows the used index, it does not precede it. */
@@ -168,7 +168,8 @@ static bool do_interrupt(struct blk *b, struct step *s)
 		raised = vdev_read(&b->dev, VIRTIO_MMIO_INTERRUPT_STATUS) & VIRTIO_MMIO_INT_VRING;
 	vdev_write(&b->dev, VIRTIO_MMIO_INTERRUPT_ACK, VIRTIO_MMIO_INT_VRING);
 	after = vdev_read(&b->dev, VIRTIO_MMIO_INTERRUPT_STATUS);
-	say("blk %u: interrupt status 0x%x before, 0x%x when done, 0x%x acknowledged\n", b->index, before, raised, after);
+	say("blk %u: interrupt status 0x%x before, 0x%x when done, 0x%x acknowledged\n", b->index, before, raised,
+	    after);
 	return !(before & VIRTIO_MMIO_INT_VRING) && raised && !(after & VIRTIO_MMIO_INT_VRING);
 }
 
@@ -177,11 +178,12 @@ static const struct {
 	bool (*run)(struct blk *b, struct step *s);
 	bool needs_open;
 } verbs[] = {
-	{ "open", do_open, false }, { "info", do_info, true }, { "write", do_write, true }, { "zero", do_write, true },
-	{ "read", do_read, true }, { "discard", do_discard, true }, { "write-zeroes", do_discard, true },
-	{ "flush", do_flush, true }, { "id", do_id, true }, { "capacity", do_capacity, true },
-	{ "interrupt", do_interrupt, true }, { "fill", workload_fill, true }, { "verify", workload_verify, true },
-	{ "fuzz", workload_fuzz, true }, { "bench", workload_bench, true }, { "hostile", hostile_step, false },
+	{ "open", do_open, false },           { "info", do_info, true },           { "write", do_write, true },
+	{ "zero", do_write, true },           { "read", do_read, true },           { "discard", do_discard, true },
+	{ "write-zeroes", do_discard, true }, { "flush", do_flush, true },         { "id", do_id, true },
+	{ "capacity", do_capacity, true },    { "interrupt", do_interrupt, true }, { "fill", workload_fill, true },
+	{ "verify", workload_verify, true },  { "fuzz", workload_fuzz, true },     { "bench", workload_bench, true },
+	{ "hostile", hostile_step, false },
 };
 
 bool blk_step(struct step *s)

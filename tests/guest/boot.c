@@ -4,9 +4,9 @@
 #include "guest.h"
 #include "layout.h"
 
-#define HVM_START_MAGIC		0x336ec578
-#define PVH_MEMMAP_RAM		1
-#define E820_RAM		1
+#define HVM_START_MAGIC 0x336ec578
+#define PVH_MEMMAP_RAM  1
+#define E820_RAM        1
 
 /* Xen's public start_info.h, version 1. */
 struct hvm_start_info {

@@ -1,15 +1,12 @@
 /* engine.c: keeps many block requests in flight and checks each when it comes back. */
-#include "workload.h"
 #include "io.h"
+#include "workload.h"
 
-#define MAX_COMPLAINTS	8
+#define MAX_COMPLAINTS 8
 
 static const uint32_t op_type[NR_OP_KINDS] = {
-	[OP_READ] = VIRTIO_BLK_T_IN,
-	[OP_WRITE] = VIRTIO_BLK_T_OUT,
-	[OP_FLUSH] = VIRTIO_BLK_T_FLUSH,
-	[OP_DISCARD] = VIRTIO_BLK_T_DISCARD,
-	[OP_ZEROES] = VIRTIO_BLK_T_WRITE_ZEROES,
+	[OP_READ] = VIRTIO_BLK_T_IN,         [OP_WRITE] = VIRTIO_BLK_T_OUT,           [OP_FLUSH] = VIRTIO_BLK_T_FLUSH,
+	[OP_DISCARD] = VIRTIO_BLK_T_DISCARD, [OP_ZEROES] = VIRTIO_BLK_T_WRITE_ZEROES,
 };
 
 static const char *const op_name[NR_OP_KINDS] = { "read", "write", "flush", "discard", "write-zeroes" };
@@ -39,8 +36,8 @@ bool workload_alloc(struct workload *w)
 static void complain(struct workload *w, const struct op *op, const char *what, uint64_t value)
 {
 	if (w->errors++ < MAX_COMPLAINTS)
-		say("blk %u: %s %llu+%u: %s %llu\n", w->b->index, op_name[op->kind], (unsigned long long)op->sector, op->n,
-		    what, (unsigned long long)value);
+		say("blk %u: %s %llu+%u: %s %llu\n", w->b->index, op_name[op->kind], (unsigned long long)op->sector,
+		    op->n, what, (unsigned long long)value);
 }
 
 static uint64_t hash_sector(const uint64_t *data)
@@ -115,8 +112,8 @@ static bool conflicts(const struct workload *w, const struct op *op)
 	for (i = 0; i < w->depth; i++) {
 		const struct op *o = &w->slot[i].op;
 
-		if (w->slot[i].busy && (o->kind != OP_READ || op->kind != OP_READ) &&
-		    op->sector < o->sector + o->n && o->sector < op->sector + op->n)
+		if (w->slot[i].busy && (o->kind != OP_READ || op->kind != OP_READ) && op->sector < o->sector + o->n &&
+		    o->sector < op->sector + op->n)
 			return true;
 	}
 	return false;
@@ -129,7 +126,7 @@ static unsigned int cut_data(const struct workload *w, struct slot *s, struct rn
 	uint64_t left = (uint64_t)s->op.n * SECTOR / unit;
 	uint64_t pieces = 1 + rng_next(rng) % w->segs;
 	uint64_t at = (uint64_t)s->data;
-	unsigned int n = 1;		/* 0 is the header */
+	unsigned int n = 1; /* 0 is the header */
 	uint64_t len;
 
 	if (pieces > left)

@@ -6,20 +6,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define MAX_RAM_RANGES	16
-#define MAX_DEVICES	32
-#define MAX_BLK		8
-#define MAX_WORDS	24
-#define CMDLINE_MAX	16384
+#define MAX_RAM_RANGES 16
+#define MAX_DEVICES    32
+#define MAX_BLK        8
+#define MAX_WORDS      24
+#define CMDLINE_MAX    16384
 
-#define TIMER_ADDR	0xc0000000ull	/* one byte, 123: "user space reached" */
-#define STATUS_ADDR	0xc0000004ull	/* 32 bits: exit status for the host */
+#define TIMER_ADDR  0xc0000000ull /* one byte, 123: "user space reached" */
+#define STATUS_ADDR 0xc0000004ull /* 32 bits: exit status for the host */
 
 /*
  * Timeouts are in ticks of the time stamp counter, whose frequency the guest does not know. 3 GHz is assumed; a slower
  * counter only makes the guest more patient.
  */
-#define TICKS_PER_MS	3000000ull
+#define TICKS_PER_MS 3000000ull
 
 struct ram_range {
 	uint64_t start, end;
@@ -31,12 +31,12 @@ struct guest {
 	char cmdline[CMDLINE_MAX];
 	struct ram_range ram[MAX_RAM_RANGES];
 	unsigned int nr_ram;
-	uint64_t device[MAX_DEVICES];	/* addresses from virtio_mmio.device=, in order */
+	uint64_t device[MAX_DEVICES]; /* addresses from virtio_mmio.device=, in order */
 	unsigned int nr_devices;
-	struct blk *blk[MAX_BLK];	/* block devices among them, found at the first use */
+	struct blk *blk[MAX_BLK]; /* block devices among them, found at the first use */
 	unsigned int nr_blk;
 	bool blk_searched;
-	uint64_t arena, arena_end;	/* memory not yet given out */
+	uint64_t arena, arena_end; /* memory not yet given out */
 	unsigned int steps, failed;
 	bool status_sent;
 };
@@ -45,7 +45,7 @@ struct guest {
 struct step {
 	char *word[MAX_WORDS];
 	unsigned int nr;
-	const char *text;		/* the step as written */
+	const char *text; /* the step as written */
 	struct guest *g;
 };
 
@@ -71,7 +71,8 @@ size_t strlen(const char *s);
 bool equal(const char *a, const char *b);
 /* starts_with - what follows prefix in s, or NULL. */
 const char *starts_with(const char *s, const char *prefix);
-/* parse_number - decimal or 0x hexadecimal with an optional k, M, G (KiB, MiB, GiB); end may be NULL for "all of it". */
+/* parse_number - decimal or 0x hexadecimal with an optional k, M, G (KiB, MiB, GiB); end may be NULL for "all of it".
+ */
 bool parse_number(const char *s, uint64_t *value, const char **end);
 /* alloc - zeroed memory that is never given back; NULL when RAM is used up. align is a power of two. */
 void *alloc(struct guest *g, uint64_t len, uint64_t align);

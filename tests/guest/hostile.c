@@ -2,8 +2,8 @@
 #include "hostile.h"
 #include "io.h"
 
-#define PATIENCE_MS	400		/* after this long, an attack was ignored */
-#define LOOK_EVERY	256
+#define PATIENCE_MS 400 /* after this long, an attack was ignored */
+#define LOOK_EVERY  256
 
 void set_desc(struct vring_desc *d, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next)
 {
@@ -98,8 +98,9 @@ enum outcome still_works(struct hostile *h)
 
 static void print_outcomes(unsigned int set)
 {
-	static const char *const name[] = { "ok", "ioerr", "unsupp", "needs_reset", "ignored", "refused", "dropped",
-					    "needs_reset-silently", "corrupt" };
+	static const char *const name[] = { "ok",      "ioerr",   "unsupp",  "needs_reset",
+					    "ignored", "refused", "dropped", "needs_reset-silently",
+					    "corrupt" };
 	const char *before = "";
 	unsigned int i;
 
@@ -189,8 +190,8 @@ static bool run_attack(struct hostile *h, const struct attack *a)
 
 static bool run_named(struct hostile *h, const char *name)
 {
-	static const struct attack *const tables[] = { chain_attacks, indirect_attacks, request_attacks, range_attacks,
-						       queue_attacks, register_attacks };
+	static const struct attack *const tables[] = { chain_attacks, indirect_attacks, request_attacks,
+						       range_attacks, queue_attacks,    register_attacks };
 	bool all = equal(name, "all");
 	unsigned int run = 0, wrong = 0, i;
 	const struct attack *a;

@@ -147,7 +147,7 @@ static enum outcome sum_overflows(struct hostile *h)
 	char *big;
 
 	if (h->b->vq.size < 128)
-		return OUT_IOERR;	/* it would take more RAM than there may be */
+		return OUT_IOERR; /* it would take more RAM than there may be */
 	len = (len + SECTOR - 1) & ~(SECTOR - 1);
 	big = reserve(h->b->g, len, 4096);
 	if (!big) {

@@ -4,35 +4,35 @@
 
 #include <stdint.h>
 
-#define DEFINE_PORT(bits, suffix)							\
-static inline void out##bits(uint16_t port, uint##bits##_t value)			\
-{											\
-	__asm__ volatile("out" suffix " %0, %1" : : "a"(value), "Nd"(port) : "memory");	\
-}											\
-static inline uint##bits##_t in##bits(uint16_t port)					\
-{											\
-	uint##bits##_t value;								\
-											\
-	__asm__ volatile("in" suffix " %1, %0" : "=a"(value) : "Nd"(port) : "memory");	\
-	return value;									\
-}
+#define DEFINE_PORT(bits, suffix)                                                               \
+	static inline void out##bits(uint16_t port, uint##bits##_t value)                       \
+	{                                                                                       \
+		__asm__ volatile("out" suffix " %0, %1" : : "a"(value), "Nd"(port) : "memory"); \
+	}                                                                                       \
+	static inline uint##bits##_t in##bits(uint16_t port)                                    \
+	{                                                                                       \
+		uint##bits##_t value;                                                           \
+                                                                                                \
+		__asm__ volatile("in" suffix " %1, %0" : "=a"(value) : "Nd"(port) : "memory");  \
+		return value;                                                                   \
+	}
 
 /*
  * Plain mov instructions with a register operand: the compiler must neither split, merge nor fold these, because each
  * one is meant to be exactly one access of exactly this size.
  */
-#define DEFINE_MMIO(bits, suffix)							\
-static inline void mmio_write##bits(uint64_t addr, uint##bits##_t value)		\
-{											\
-	__asm__ volatile("mov" suffix " %0, (%1)" : : "r"(value), "r"(addr) : "memory");	\
-}											\
-static inline uint##bits##_t mmio_read##bits(uint64_t addr)				\
-{											\
-	uint##bits##_t value;								\
-											\
-	__asm__ volatile("mov" suffix " (%1), %0" : "=r"(value) : "r"(addr) : "memory");	\
-	return value;									\
-}
+#define DEFINE_MMIO(bits, suffix)                                                                \
+	static inline void mmio_write##bits(uint64_t addr, uint##bits##_t value)                 \
+	{                                                                                        \
+		__asm__ volatile("mov" suffix " %0, (%1)" : : "r"(value), "r"(addr) : "memory"); \
+	}                                                                                        \
+	static inline uint##bits##_t mmio_read##bits(uint64_t addr)                              \
+	{                                                                                        \
+		uint##bits##_t value;                                                            \
+                                                                                                 \
+		__asm__ volatile("mov" suffix " (%1), %0" : "=r"(value) : "r"(addr) : "memory"); \
+		return value;                                                                    \
+	}
 
 DEFINE_PORT(8, "b")
 DEFINE_PORT(16, "w")
@@ -61,7 +61,8 @@ static inline void pause(void)
 	__asm__ volatile("pause" : : : "memory");
 }
 
-/* Written before the device is told about it; stores must not pass a later load (the avail index / avail_event pair). */
+/* Written before the device is told about it; stores must not pass a later load (the avail index / avail_event pair).
+ */
 static inline void full_barrier(void)
 {
 	__sync_synchronize();

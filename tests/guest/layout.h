@@ -7,27 +7,27 @@
  * so that the split address fields of gates and of the TSS descriptor are assembly-time constants and no instruction
  * has to build them.
  */
-#define TABLES_ADDR	0x100000
-#define TSS_OFFSET	0x40
-#define TSS_ADDR	(TABLES_ADDR + TSS_OFFSET)
-#define STUBS_ADDR	0x110000
-#define STUB_SIZE	16
+#define TABLES_ADDR 0x100000
+#define TSS_OFFSET  0x40
+#define TSS_ADDR    (TABLES_ADDR + TSS_OFFSET)
+#define STUBS_ADDR  0x110000
+#define STUB_SIZE   16
 
 /* Selectors. */
-#define SEL_CODE0	0x08
-#define SEL_DATA0	0x10
-#define SEL_DATA3	(0x18 | 3)
-#define SEL_CODE3	(0x20 | 3)
-#define SEL_TSS		0x28
+#define SEL_CODE0 0x08
+#define SEL_DATA0 0x10
+#define SEL_DATA3 (0x18 | 3)
+#define SEL_CODE3 (0x20 | 3)
+#define SEL_TSS   0x28
 
-#define VECTORS		32
+#define VECTORS 32
 
 /* What service() can do. */
-#define SERVICE_IDLE	1	/* hlt for ever, interrupts off */
-#define SERVICE_CRASH	2	/* triple fault */
+#define SERVICE_IDLE  1 /* hlt for ever, interrupts off */
+#define SERVICE_CRASH 2 /* triple fault */
 
 /* How the machine was entered: the first argument of guest_main(). */
-#define ENTERED_LINUX64	0
-#define ENTERED_PVH	1
+#define ENTERED_LINUX64 0
+#define ENTERED_PVH     1
 
 #endif

@@ -3,9 +3,9 @@
 #include "io.h"
 #include "layout.h"
 
-#define I8042_COMMAND	0x64
-#define I8042_RESET	0xfe
-#define STATUS_FAULT	255
+#define I8042_COMMAND 0x64
+#define I8042_RESET   0xfe
+#define STATUS_FAULT  255
 
 void guest_main(unsigned int how, uint64_t info);
 void fault_report(uint64_t vector, uint64_t error, uint64_t rip, uint64_t address);

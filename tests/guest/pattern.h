@@ -7,8 +7,8 @@
 
 #include <stdint.h>
 
-#define GAMMA		0x9e3779b97f4a7c15ull
-#define SECTOR_WORDS	64
+#define GAMMA        0x9e3779b97f4a7c15ull
+#define SECTOR_WORDS 64
 
 /* The finaliser of splitmix64. */
 static inline uint64_t mix64(uint64_t z)

@@ -1,7 +1,7 @@
 /* script.c: cuts mayfly.test="step; step; …" into steps and words, and runs them. */
 #include "guest.h"
 
-#define STEP_MAX	1024
+#define STEP_MAX 1024
 
 /* The script inside the command line: between quotes of either kind, or up to the next space. */
 static const char *find_script(const struct guest *g, char *quote)
@@ -23,7 +23,7 @@ static const char *find_script(const struct guest *g, char *quote)
 	if (*value == '"' || *value == '\'')
 		*quote = *value++;
 	else if (value > g->cmdline + 12 && value[-13] == '"')
-		*quote = '"';		/* "mayfly.test=a; b": quoted as a whole */
+		*quote = '"'; /* "mayfly.test=a; b": quoted as a whole */
 	return value;
 }
 

@@ -1,12 +1,12 @@
 /* serial.c: output on the serial port. */
-#include <stdarg.h>
 #include <linux/serial_reg.h>
+#include <stdarg.h>
 
 #include "guest.h"
 #include "io.h"
 
-#define COM1		0x3f8
-#define TX_PATIENCE	100000
+#define COM1        0x3f8
+#define TX_PATIENCE 100000
 
 void put_char(char c)
 {

@@ -6,8 +6,8 @@
 #include "io.h"
 #include "layout.h"
 
-#define TIMER_VALUE	123
-#define COM1		0x3f8
+#define TIMER_VALUE 123
+#define COM1        0x3f8
 
 static bool do_print(struct step *s)
 {
@@ -249,12 +249,28 @@ static const struct {
 	const char *name;
 	bool (*run)(struct step *s);
 } verbs[] = {
-	{ "print", do_print }, { "timer", do_timer }, { "status", do_status }, { "reset", do_reset },
-	{ "triplefault", do_triplefault }, { "idle", do_idle }, { "halt", do_idle }, { "spin", do_spin },
-	{ "delay", do_delay }, { "fault", do_fault }, { "touch", do_touch }, { "wait", do_wait }, { "info", do_info },
-	{ "out8", do_out }, { "out16", do_out }, { "out32", do_out },
-	{ "in8", do_in }, { "in16", do_in }, { "in32", do_in }, { "outs", do_outs },
-	{ "mmio", do_mmio }, { "blk", blk_step },
+	{ "print", do_print },
+	{ "timer", do_timer },
+	{ "status", do_status },
+	{ "reset", do_reset },
+	{ "triplefault", do_triplefault },
+	{ "idle", do_idle },
+	{ "halt", do_idle },
+	{ "spin", do_spin },
+	{ "delay", do_delay },
+	{ "fault", do_fault },
+	{ "touch", do_touch },
+	{ "wait", do_wait },
+	{ "info", do_info },
+	{ "out8", do_out },
+	{ "out16", do_out },
+	{ "out32", do_out },
+	{ "in8", do_in },
+	{ "in16", do_in },
+	{ "in32", do_in },
+	{ "outs", do_outs },
+	{ "mmio", do_mmio },
+	{ "blk", blk_step },
 };
 
 bool step_run(struct step *s)

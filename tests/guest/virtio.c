@@ -1,9 +1,9 @@
 /* virtio.c: virtio-mmio transport (virtio 1.2, 4.2) and split queues (2.7), polled. */
-#include "io.h"
 #include "virtio.h"
+#include "io.h"
 
-#define RESET_PATIENCE_MS	5000
-#define POLLS_PER_LOOK		32768
+#define RESET_PATIENCE_MS 5000
+#define POLLS_PER_LOOK    32768
 
 uint32_t vdev_read(const struct vdev *d, uint64_t reg)
 {
@@ -132,7 +132,7 @@ int virtq_add(struct virtq *vq, const struct segment *seg, unsigned int n, struc
 		else
 			fill_desc(&vq->desc[at], &seg[i], i + 1 == n, vq->free);
 		if (!table && i + 1 < n)
-			at = take_desc(vq);	/* the one that fill_desc() linked to */
+			at = take_desc(vq); /* the one that fill_desc() linked to */
 	}
 	if (table) {
 		vq->desc[head].addr = (uint64_t)table;
@@ -196,7 +196,7 @@ int virtq_pop(struct virtq *vq, uint32_t *len)
 		say("the device returned descriptor %u of %u\n", e->id, vq->size);
 		return -1;
 	}
-	for (at = head; ; at = vq->link[at]) {
+	for (at = head;; at = vq->link[at]) {
 		vq->nr_free++;
 		if (!(vq->desc[at].flags & VRING_DESC_F_NEXT))
 			break;

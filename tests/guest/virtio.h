@@ -9,13 +9,13 @@
 
 #include "guest.h"
 
-#define QUEUE_MAX	1024
-#define MMIO_MAGIC	0x74726976	/* "virt" */
-#define FEATURE(bit)	(1ull << (bit))
+#define QUEUE_MAX    1024
+#define MMIO_MAGIC   0x74726976 /* "virt" */
+#define FEATURE(bit) (1ull << (bit))
 
 struct vdev {
 	uint64_t base;
-	uint64_t offered;	/* by the device, read at the last vdev_negotiate() */
+	uint64_t offered; /* by the device, read at the last vdev_negotiate() */
 	uint64_t accepted;
 };
 
@@ -29,8 +29,8 @@ struct segment {
 struct virtq {
 	struct vdev *dev;
 	uint16_t index, size;
-	uint16_t free, nr_free;		/* list of unused descriptors, through link[] */
-	uint16_t next_avail, kicked;	/* avail index; the same when the device was last told */
+	uint16_t free, nr_free;      /* list of unused descriptors, through link[] */
+	uint16_t next_avail, kicked; /* avail index; the same when the device was last told */
 	uint16_t last_used;
 	struct vring_desc *desc;
 	struct vring_avail *avail;

@@ -2,7 +2,7 @@
 #include "workload.h"
 #include "io.h"
 
-#define TAG_FIXED	0ull
+#define TAG_FIXED 0ull
 
 static const char op_letter[NR_OP_KINDS] = { 'r', 'w', 'f', 'd', 'z' };
 static const uint8_t op_weight[NR_OP_KINDS] = { 6, 8, 1, 1, 1 };
@@ -84,7 +84,8 @@ static bool setup(struct workload *w, struct blk *b, struct step *s, const char 
 	if (w->span && w->max && w->depth && w->segs && w->total_weight && w->start <= b->capacity &&
 	    w->span <= b->capacity - w->start)
 		return true;
-	say("blk %u: no sectors, no operations, or beyond the end at %llu\n", b->index, (unsigned long long)b->capacity);
+	say("blk %u: no sectors, no operations, or beyond the end at %llu\n", b->index,
+	    (unsigned long long)b->capacity);
 	return false;
 }
 
@@ -159,7 +160,8 @@ static bool run_fuzz(struct blk *b, struct step *s)
 	if (!w->tag || !workload_alloc(w) || !workload_run(w))
 		return false;
 	say("blk %u fuzz: %llu reads, %llu writes, %llu flushes, %llu discards, %llu write-zeroes, %llu sectors, "
-	    "%llu in flight\n", b->index, (unsigned long long)w->count[OP_READ], (unsigned long long)w->count[OP_WRITE],
+	    "%llu in flight\n",
+	    b->index, (unsigned long long)w->count[OP_READ], (unsigned long long)w->count[OP_WRITE],
 	    (unsigned long long)w->count[OP_FLUSH], (unsigned long long)w->count[OP_DISCARD],
 	    (unsigned long long)w->count[OP_ZEROES], (unsigned long long)w->sectors, (unsigned long long)w->most_busy);
 	if (!check_all(w))

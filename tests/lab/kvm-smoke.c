@@ -9,14 +9,14 @@
 #include <unistd.h>
 
 #define MEM_SIZE 0x1000UL
-#define PORT 0x3f8
+#define PORT     0x3f8
 
 static const unsigned char code[] = {
 	0xba, 0xf8, 0x03, /* mov $0x3f8, %dx */
-	0x00, 0xd8,	  /* add %bl, %al */
-	0x04, '0',	  /* add $'0', %al */
-	0xee,		  /* out %al, (%dx) */
-	0xf4,		  /* hlt */
+	0x00, 0xd8,       /* add %bl, %al */
+	0x04, '0',        /* add $'0', %al */
+	0xee,             /* out %al, (%dx) */
+	0xf4,             /* hlt */
 };
 
 static int fail(const char *what)

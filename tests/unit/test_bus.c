@@ -58,7 +58,8 @@ static void nobody_answers_outside_or_across_an_end(void **state)
 		uint64_t addr;
 		unsigned int len;
 	} cases[] = {
-		{ 0, 1 }, { 0xff, 1 }, { 0x110, 1 }, { 0x10d, 4 }, { 0xfe, 4 }, { 0x109, 8 }, { UINT64_MAX, 1 }, { UINT64_MAX, 8 },
+		{ 0, 1 },    { 0xff, 1 },  { 0x110, 1 },      { 0x10d, 4 },
+		{ 0xfe, 4 }, { 0x109, 8 }, { UINT64_MAX, 1 }, { UINT64_MAX, 8 },
 	};
 	struct probe probe = { 0 };
 	struct bus bus = { 0 };

@@ -204,10 +204,18 @@ static void bad_queues_do_not_become_ready(void **state)
 		uint32_t size;
 		uint64_t desc, avail, used;
 	} bad[] = {
-		{ 0, DESC, AVAIL, USED },	      { 3, DESC, AVAIL, USED },		 { QUEUE_SIZE * 2, DESC, AVAIL, USED },
-		{ 0x10000, DESC, AVAIL, USED },	      { QUEUE_SIZE, DESC + 8, AVAIL, USED }, { QUEUE_SIZE, DESC, AVAIL + 1, USED },
-		{ QUEUE_SIZE, DESC, AVAIL, USED + 2 }, { QUEUE_SIZE, 1 << 20, AVAIL, USED }, { QUEUE_SIZE, DESC, (1 << 20) - 2, USED },
-		{ QUEUE_SIZE, DESC, AVAIL, ~3ull },   { QUEUE_SIZE, ~15ull, AVAIL, USED }, { QUEUE_SIZE, DESC, GPA, USED },
+		{ 0, DESC, AVAIL, USED },
+		{ 3, DESC, AVAIL, USED },
+		{ QUEUE_SIZE * 2, DESC, AVAIL, USED },
+		{ 0x10000, DESC, AVAIL, USED },
+		{ QUEUE_SIZE, DESC + 8, AVAIL, USED },
+		{ QUEUE_SIZE, DESC, AVAIL + 1, USED },
+		{ QUEUE_SIZE, DESC, AVAIL, USED + 2 },
+		{ QUEUE_SIZE, 1 << 20, AVAIL, USED },
+		{ QUEUE_SIZE, DESC, (1 << 20) - 2, USED },
+		{ QUEUE_SIZE, DESC, AVAIL, ~3ull },
+		{ QUEUE_SIZE, ~15ull, AVAIL, USED },
+		{ QUEUE_SIZE, DESC, GPA, USED },
 	};
 
 	(void)state;
@@ -359,7 +367,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_driver_that_keeps_to_the_rules, start, end),
 		cmocka_unit_test_setup_teardown(features_that_were_not_offered_are_refused, start, end),
 		cmocka_unit_test_setup_teardown(bad_queues_do_not_become_ready, start, end),
-		cmocka_unit_test_setup_teardown(a_queue_cannot_be_set_up_before_features_or_after_driver_ok, start, end),
+		cmocka_unit_test_setup_teardown(a_queue_cannot_be_set_up_before_features_or_after_driver_ok, start,
+						end),
 		cmocka_unit_test_setup_teardown(notifications_at_the_wrong_time_or_place_do_nothing, start, end),
 		cmocka_unit_test_setup_teardown(odd_accesses_are_ignored, start, end),
 		cmocka_unit_test_setup_teardown(config_space_ends_where_it_ends, start, end),

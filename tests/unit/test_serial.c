@@ -74,16 +74,16 @@ static void input_interrupts_and_drains(void **state)
 {
 	(void)state;
 	out(UART_IER, UART_IER_RDI);
-	assert_int_equal(in(UART_LSR) & UART_LSR_DR, 0);
+	assert_int_equal(in(UART_LSR)&UART_LSR_DR, 0);
 	serial_receive(&serial, (const uint8_t *)"ab", 2);
 	assert_int_equal(irqs, 1);
-	assert_int_equal(in(UART_IIR) & UART_IIR_ID, UART_IIR_RDI);
+	assert_int_equal(in(UART_IIR)&UART_IIR_ID, UART_IIR_RDI);
 	rx_wakes = 0;
 	assert_int_equal(in(UART_RX), 'a');
 	assert_int_equal(rx_wakes, 0);
 	assert_int_equal(in(UART_RX), 'b');
 	assert_int_equal(rx_wakes, 1);
-	assert_int_equal(in(UART_IIR) & UART_IIR_NO_INT, UART_IIR_NO_INT);
+	assert_int_equal(in(UART_IIR)&UART_IIR_NO_INT, UART_IIR_NO_INT);
 	assert_int_equal(in(UART_RX), 0);
 }
 
@@ -109,8 +109,8 @@ static void transmitter_empty_interrupts_once_per_cause(void **state)
 	(void)state;
 	out(UART_IER, UART_IER_THRI);
 	assert_int_equal(irqs, 1);
-	assert_int_equal(in(UART_IIR) & UART_IIR_ID, UART_IIR_THRI);
-	assert_int_equal(in(UART_IIR) & UART_IIR_NO_INT, UART_IIR_NO_INT); /* reading it acknowledged it */
+	assert_int_equal(in(UART_IIR)&UART_IIR_ID, UART_IIR_THRI);
+	assert_int_equal(in(UART_IIR)&UART_IIR_NO_INT, UART_IIR_NO_INT); /* reading it acknowledged it */
 	out(UART_TX, 'x');
 	assert_int_equal(irqs, 2);
 }
@@ -123,7 +123,7 @@ static void a_slow_host_stalls_the_guest_and_loses_nothing(void **state)
 
 	(void)state;
 	out(UART_IER, UART_IER_THRI);
-	while (in(UART_LSR) & UART_LSR_THRE) {
+	while (in(UART_LSR)&UART_LSR_THRE) {
 		for (unsigned int i = 0; i < 16; i++)
 			out(UART_TX, (uint8_t)sent++);
 		assert_true(sent <= SERIAL_TX_BUFFER);
@@ -138,7 +138,7 @@ static void a_slow_host_stalls_the_guest_and_loses_nothing(void **state)
 		serial_consume(&serial, 1);
 	}
 	assert_true(irqs >= 1); /* woken, as there is room again */
-	assert_true(in(UART_LSR) & UART_LSR_THRE);
+	assert_true(in(UART_LSR)&UART_LSR_THRE);
 }
 
 static void a_driver_that_does_not_ask_harms_nobody(void **state)
@@ -152,17 +152,18 @@ static void a_driver_that_does_not_ask_harms_nobody(void **state)
 static void drivers_recognise_a_16550a(void **state)
 {
 	(void)state;
-	/* What Linux's autoconfig() does: IER keeps 4 bits, scratch keeps 8, loopback mirrors the modem lines, IIR shows FIFOs. */
+	/* What Linux's autoconfig() does: IER keeps 4 bits, scratch keeps 8, loopback mirrors the modem lines, IIR
+	 * shows FIFOs. */
 	out(UART_IER, 0xff);
 	assert_int_equal(in(UART_IER), 0x0f);
 	out(UART_SCR, 0xa5);
 	assert_int_equal(in(UART_SCR), 0xa5);
 	out(UART_MCR, UART_MCR_LOOP | UART_MCR_OUT2 | UART_MCR_RTS);
-	assert_int_equal(in(UART_MSR) & 0xf0, UART_MSR_DCD | UART_MSR_CTS);
+	assert_int_equal(in(UART_MSR)&0xf0, UART_MSR_DCD | UART_MSR_CTS);
 	out(UART_TX, 'z'); /* loops back instead of going out */
 	assert_int_equal(in(UART_RX), 'z');
 	out(UART_MCR, 0);
-	assert_int_equal(in(UART_IIR) & 0xc0, 0xc0);
+	assert_int_equal(in(UART_IIR)&0xc0, 0xc0);
 	out(UART_LCR, UART_LCR_DLAB);
 	out(UART_DLL, 12);
 	out(UART_DLM, 1);

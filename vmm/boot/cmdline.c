@@ -59,11 +59,14 @@ int cmdline_build(char out[CONFIG_CMDLINE_SIZE], const struct config *cfg, unsig
 	append(&text, "%.*s", for_init ? (int)(for_init - args) : (int)strlen(args), args);
 	append_root(&text, cfg);
 	for (i = 0; i < nr_virtio; i++)
-		append(&text, " virtio_mmio.device=4K@%#llx:%u", X86_VIRTIO_GPA + i * X86_VIRTIO_SIZE, X86_VIRTIO_GSI + i);
+		append(&text, " virtio_mmio.device=4K@%#llx:%u", X86_VIRTIO_GPA + i * X86_VIRTIO_SIZE,
+		       X86_VIRTIO_GSI + i);
 	if (for_init)
 		append(&text, "%s", for_init);
 	if (!text.room)
-		return error_set(err, -E2BIG, "boot-source.boot_args: too long with what the machine adds (at most %d bytes together)",
-				 CONFIG_CMDLINE_SIZE - 1);
+		return error_set(
+			err, -E2BIG,
+			"boot-source.boot_args: too long with what the machine adds (at most %d bytes together)",
+			CONFIG_CMDLINE_SIZE - 1);
 	return 0;
 }

@@ -6,8 +6,8 @@
 #include "error.h"
 
 /*
- * What a guest gets when boot-source.boot_args is not given: no serial output while booting (each character is an exit),
- * stop instead of hang on a panic, the reset line for reboot. Measured in docs/boot-time.md.
+ * What a guest gets when boot-source.boot_args is not given: no serial output while booting (each character is an
+ * exit), stop instead of hang on a panic, the reset line for reboot. Measured in docs/boot-time.md.
  */
 #define CMDLINE_DEFAULT "console=ttyS0 quiet reboot=k panic=-1"
 

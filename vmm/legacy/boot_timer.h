@@ -7,8 +7,9 @@
 #include "bus.h"
 
 struct boot_timer {
-	void (*booted)(void *opaque);                  /* byte 123 at offset 0, as Firecracker; vCPU thread */
-	void (*status)(void *opaque, uint32_t status); /* 32-bit word at offset 4: the workload's exit status; vCPU thread */
+	void (*booted)(void *opaque); /* byte 123 at offset 0, as Firecracker; vCPU thread */
+	void (*status)(void *opaque,
+		       uint32_t status); /* 32-bit word at offset 4: the workload's exit status; vCPU thread */
 	void *opaque;
 };
 

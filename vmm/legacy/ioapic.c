@@ -19,23 +19,25 @@ enum { REG_SELECT = 0x00, REG_WINDOW = 0x10, IOAPIC_SIZE = 0x1000 };
 enum { INDEX_ID = 0, INDEX_VERSION = 1, INDEX_ARBITRATION = 2, INDEX_RTE = 0x10 };
 #define IOAPIC_VERSION 0x11u
 
-#define RTE_VECTOR 0xffull
+#define RTE_VECTOR        0xffull
 #define RTE_DELIVERY_MODE 0x700ull
-#define RTE_DEST_LOGICAL (1ull << 11)
-#define RTE_READ_ONLY ((1ull << 12) | (1ull << 14)) /* delivery status, remote IRR */
-#define RTE_MASKED (1ull << 16)
-#define RTE_DEST_SHIFT 56
+#define RTE_DEST_LOGICAL  (1ull << 11)
+#define RTE_READ_ONLY     ((1ull << 12) | (1ull << 14)) /* delivery status, remote IRR */
+#define RTE_MASKED        (1ull << 16)
+#define RTE_DEST_SHIFT    56
 
 /* Intel SDM 3A, 11.11: an MSI has the fields of a redirection entry at other places. */
 static void deliver(struct ioapic *ioapic, uint64_t rte)
 {
 	struct kvm_msi msi = {
-		.address_lo = (uint32_t)(X86_LAPIC_GPA | (rte >> RTE_DEST_SHIFT) << 12 | (rte & RTE_DEST_LOGICAL ? 1u << 2 : 0)),
+		.address_lo = (uint32_t)(X86_LAPIC_GPA | (rte >> RTE_DEST_SHIFT) << 12 |
+					 (rte & RTE_DEST_LOGICAL ? 1u << 2 : 0)),
 		.data = (uint32_t)(rte & (RTE_VECTOR | RTE_DELIVERY_MODE)),
 	};
 
 	if (ioctl(ioapic->vm_fd, KVM_SIGNAL_MSI, &msi) < 0)
-		log_warn_limited("IOAPIC: KVM_SIGNAL_MSI address %#x data %#x: %s", msi.address_lo, msi.data, strerror(errno));
+		log_warn_limited("IOAPIC: KVM_SIGNAL_MSI address %#x data %#x: %s", msi.address_lo, msi.data,
+				 strerror(errno));
 }
 
 void ioapic_raise(struct ioapic *ioapic, unsigned int gsi)
@@ -50,9 +52,15 @@ void ioapic_raise(struct ioapic *ioapic, unsigned int gsi)
 	pthread_mutex_unlock(&ioapic->lock);
 }
 
+/* Two registers a pin, low half first; X86_IOAPIC_PINS or more: there is no such pin. */
+static unsigned int selected_pin(const struct ioapic *ioapic)
+{
+	return ioapic->select < INDEX_RTE ? X86_IOAPIC_PINS : (ioapic->select - INDEX_RTE) / 2u;
+}
+
 static uint32_t read_register(const struct ioapic *ioapic)
 {
-	unsigned int pin = (ioapic->select - INDEX_RTE) / 2u;
+	unsigned int pin = selected_pin(ioapic);
 
 	switch (ioapic->select) {
 	case INDEX_ID:
@@ -61,7 +69,7 @@ static uint32_t read_register(const struct ioapic *ioapic)
 	case INDEX_VERSION:
 		return IOAPIC_VERSION | (X86_IOAPIC_PINS - 1u) << 16;
 	default:
-		if (ioapic->select < INDEX_RTE || pin >= X86_IOAPIC_PINS)
+		if (pin >= X86_IOAPIC_PINS)
 			return 0;
 		return (uint32_t)(ioapic->rte[pin] >> (ioapic->select & 1 ? 32 : 0));
 	}
@@ -84,11 +92,11 @@ static void write_entry(struct ioapic *ioapic, unsigned int pin, bool high, uint
 
 static void write_register(struct ioapic *ioapic, uint32_t value)
 {
-	unsigned int pin = (ioapic->select - INDEX_RTE) / 2u;
+	unsigned int pin = selected_pin(ioapic);
 
 	if (ioapic->select == INDEX_ID)
 		ioapic->id = (value >> 24) & 0xf;
-	else if (ioapic->select >= INDEX_RTE && pin < X86_IOAPIC_PINS)
+	else if (pin < X86_IOAPIC_PINS)
 		write_entry(ioapic, pin, ioapic->select & 1, value);
 }
 

@@ -14,7 +14,7 @@ struct ioapic {
 	pthread_mutex_t lock; /* guards all below */
 	uint8_t select;       /* IOREGSEL */
 	uint8_t id;
-	uint32_t pending;     /* pins that fired while masked */
+	uint32_t pending; /* pins that fired while masked */
 	uint64_t rte[X86_IOAPIC_PINS];
 };
 

@@ -2,7 +2,8 @@
  * serial.c: the UART's registers and its two buffers.
  *
  * Output is never lost while the guest keeps to the rules: the transmitter reads "not empty" while the host is slow,
- * as a real UART under flow control would. vCPU threads only fill buffers; the loop thread moves bytes to and from the host.
+ * as a real UART under flow control would. vCPU threads only fill buffers; the loop thread moves bytes to and from the
+ * host.
  */
 #include "legacy/serial.h"
 
@@ -93,8 +94,10 @@ static uint8_t read_register(struct serial *s, uint64_t offset, struct wake *wak
 		return read_lsr(s);
 	case UART_MSR:
 		if (s->mcr & UART_MCR_LOOP) /* the modem lines come back: how drivers tell that the chip is there */
-			return (uint8_t)((s->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) | (s->mcr & UART_MCR_DTR ? UART_MSR_DSR : 0) |
-					 (s->mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) | (s->mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
+			return (uint8_t)((s->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) |
+					 (s->mcr & UART_MCR_DTR ? UART_MSR_DSR : 0) |
+					 (s->mcr & UART_MCR_OUT1 ? UART_MSR_RI : 0) |
+					 (s->mcr & UART_MCR_OUT2 ? UART_MSR_DCD : 0));
 		return UART_MSR_CTS | UART_MSR_DSR | UART_MSR_DCD;
 	default:
 		return s->scr;
@@ -209,8 +212,8 @@ static void serial_write(void *opaque, uint64_t offset, const void *data, unsign
 }
 
 /*
- * No room before the driver asks for receive interrupts: while it starts up it clears the FIFO, and what was typed or piped
- * in early would be lost.
+ * No room before the driver asks for receive interrupts: while it starts up it clears the FIFO, and what was typed or
+ * piped in early would be lost.
  */
 size_t serial_rx_room(struct serial *s)
 {

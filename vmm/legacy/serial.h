@@ -10,8 +10,8 @@
 #include "bus.h"
 #include "error.h"
 
-#define SERIAL_COM1 0x3f8
-#define SERIAL_RX_FIFO 64
+#define SERIAL_COM1      0x3f8
+#define SERIAL_RX_FIFO   64
 #define SERIAL_TX_BUFFER 16384 /* bytes of output that wait for the host, a power of two */
 
 struct serial {
@@ -19,14 +19,14 @@ struct serial {
 	void (*irq)(void *irq_opaque);
 	void *irq_opaque;
 	/* Filled in by the console; vCPU thread, quick. */
-	void (*tx_ready)(void *opaque);   /* the output buffer is no longer empty */
+	void (*tx_ready)(void *opaque);  /* the output buffer is no longer empty */
 	void (*rx_wanted)(void *opaque); /* the guest has room for input again, or for the first time */
 	void *opaque;
 
 	pthread_mutex_t lock; /* guards all below */
 	uint8_t ier, lcr, mcr, scr, dll, dlm;
-	bool thr_pending;     /* transmitter-empty interrupt not yet seen by the guest */
-	bool tx_stalled;      /* the guest was told "not empty" and waits */
+	bool thr_pending; /* transmitter-empty interrupt not yet seen by the guest */
+	bool tx_stalled;  /* the guest was told "not empty" and waits */
 	uint8_t rx[SERIAL_RX_FIFO];
 	unsigned int rx_head, rx_count;
 	uint32_t tx_head, tx_tail; /* free-running; the loop thread moves head, vCPUs tail */

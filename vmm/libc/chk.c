@@ -1,5 +1,6 @@
 /*
- * chk.c: the checked functions behind fortify.h, which Debian's static jansson (compiled with fortification for glibc) calls as well.
+ * chk.c: the checked functions behind fortify.h, which Debian's static jansson (compiled with fortification for glibc)
+ * calls as well.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,8 +11,10 @@ void *__memmove_chk(void *dst, const void *src, size_t n, size_t size);
 void *__memset_chk(void *dst, int c, size_t n, size_t size);
 char *__strcpy_chk(char *dst, const char *src, size_t size);
 char *__strncpy_chk(char *dst, const char *src, size_t n, size_t size);
-int __snprintf_chk(char *dst, size_t n, int flag, size_t size, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
-int __vsnprintf_chk(char *dst, size_t n, int flag, size_t size, const char *fmt, va_list ap) __attribute__((format(printf, 5, 0)));
+int __snprintf_chk(char *dst, size_t n, int flag, size_t size, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6)));
+int __vsnprintf_chk(char *dst, size_t n, int flag, size_t size, const char *fmt, va_list ap)
+	__attribute__((format(printf, 5, 0)));
 
 static void check(size_t n, size_t size)
 {
@@ -39,8 +42,10 @@ void *__memset_chk(void *dst, int c, size_t n, size_t size)
 
 char *__strcpy_chk(char *dst, const char *src, size_t size)
 {
-	check(strlen(src) + 1, size);
-	return strcpy(dst, src);
+	size_t n = strlen(src) + 1;
+
+	check(n, size);
+	return memcpy(dst, src, n);
 }
 
 char *__strncpy_chk(char *dst, const char *src, size_t n, size_t size)

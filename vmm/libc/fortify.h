@@ -1,8 +1,8 @@
 /*
  * fortify.h: _FORTIFY_SOURCE=2 for the release build; musl's headers have none of their own.
  *
- * Included before every release source. The compiler knows how large most buffers are: where it does, the call goes to a checked
- * variant in chk.c that traps on overflow; where not, it stays the plain call.
+ * Included before every release source. The compiler knows how large most buffers are: where it does, the call goes to
+ * a checked variant in chk.c that traps on overflow; where not, it stays the plain call.
  */
 #ifndef MAYFLY_FORTIFY_H
 #define MAYFLY_FORTIFY_H
@@ -16,8 +16,8 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral" /* the format is checked where it is written */
 
-#define fortify_inline extern inline __attribute__((gnu_inline, always_inline, artificial))
-#define fortify_size(ptr) __builtin_object_size(ptr, 0)    /* up to the end of the object */
+#define fortify_inline       extern inline __attribute__((gnu_inline, always_inline, artificial))
+#define fortify_size(ptr)    __builtin_object_size(ptr, 0) /* up to the end of the object */
 #define fortify_size_of(ptr) __builtin_object_size(ptr, 1) /* up to the end of the member: for strings */
 
 fortify_inline void *memcpy(void *restrict dst, const void *restrict src, size_t n)

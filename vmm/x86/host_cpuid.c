@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STACK_SIZE (16 * 1024) /* bytes: two system calls deep */
+#define STACK_SIZE (16ul * 1024) /* bytes: two system calls deep */
 
 static void *ask(void *arg)
 {
