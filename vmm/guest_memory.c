@@ -55,7 +55,7 @@ static int reserve(struct guest_memory *gm, uint64_t size, enum huge_pages huge,
 {
 	/* A hugetlb mapping without reservation would succeed and then SIGBUS at the first page that is not there. */
 	int flags = huge == HUGE_PAGES_2M ? MAP_HUGETLB | MAP_HUGE_2MB : MAP_NORESERVE;
-	uint64_t slack = huge == HUGE_PAGES_TRANSPARENT ? HUGE_SIZE : 0;
+	uint64_t slack = huge == HUGE_PAGES_2M ? 0 : HUGE_SIZE;
 	void *map = mmap(NULL, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
 
 	if (map == MAP_FAILED)
@@ -190,7 +190,7 @@ static int map_in(uint8_t *dst, int fd, uint64_t offset, uint64_t len, struct er
 }
 
 int gm_load_file(struct guest_memory *gm, uint64_t gpa, int fd, uint64_t file_size, uint64_t offset, uint64_t len,
-		 struct error *err)
+		 enum gm_load how, struct error *err)
 {
 	const uint64_t page = 4096; /* x86: what mmap and the guest both count in */
 	uint8_t *dst = gm_at(gm, gpa, len);
@@ -207,7 +207,7 @@ int gm_load_file(struct guest_memory *gm, uint64_t gpa, int fd, uint64_t file_si
 				 offset, len, file_size);
 	/* hva and gpa agree modulo the page size: every region starts on a page in both. */
 	head = -gpa % page;
-	if (!gm->small_pages || gpa % page != offset % page || len < head + page)
+	if (how == GM_COPY || !gm->small_pages || gpa % page != offset % page || len < head + page)
 		return copy_in(dst, fd, offset, len, err);
 	body = (len - head) / page * page;
 	ret = copy_in(dst, fd, offset, head, err);

@@ -54,6 +54,11 @@ void *gm_at(const struct guest_memory *gm, uint64_t gpa, uint64_t len);
 int gm_read(const struct guest_memory *gm, uint64_t gpa, void *dst, size_t len);
 int gm_write(const struct guest_memory *gm, uint64_t gpa, const void *src, size_t len);
 
+enum gm_load {
+	GM_MAP,  /* show the file's own pages: for what the guest reads, or touches little of */
+	GM_COPY, /* for what the guest writes anyway */
+};
+
 /*
  * gm_load_file - make guest bytes [gpa, gpa + len) show file bytes [offset, offset + len) of fd
  * Whole pages are mapped MAP_PRIVATE from the file (shared between microVMs until written, no copy) where gpa and
@@ -66,6 +71,6 @@ int gm_write(const struct guest_memory *gm, uint64_t gpa, const void *src, size_
  * Replace a kernel by rename(2), never in place.
  */
 int gm_load_file(struct guest_memory *gm, uint64_t gpa, int fd, uint64_t file_size, uint64_t offset, uint64_t len,
-		 struct error *err);
+		 enum gm_load how, struct error *err);
 
 #endif

@@ -121,7 +121,7 @@ int bzimage_load(struct guest_memory *gm, const struct boot_file *file, const ui
 	if (!ret)
 		ret = place(&bz, gm, file, err);
 	if (!ret)
-		ret = boot_file_load(file, gm, bz.gpa, bz.offset, bz.size, err);
+		ret = boot_file_load(file, gm, bz.gpa, bz.offset, bz.size, GM_MAP, err);
 	if (ret)
 		return ret;
 	*kernel = (struct boot_kernel){

@@ -129,7 +129,8 @@ static int load_segments(const struct elf_image *elf, struct guest_memory *gm, u
 		if (!is_load(p))
 			continue;
 		if (p->p_filesz) {
-			ret = boot_file_load(elf->file, gm, p->p_paddr, p->p_offset, p->p_filesz, err);
+			ret = boot_file_load(elf->file, gm, p->p_paddr, p->p_offset, p->p_filesz,
+					     p->p_flags & PF_W ? GM_COPY : GM_MAP, err);
 			if (ret)
 				return ret;
 		}

@@ -81,10 +81,10 @@ int boot_file_read(const struct boot_file *file, uint64_t offset, void *dst, siz
 }
 
 int boot_file_load(const struct boot_file *file, struct guest_memory *gm, uint64_t gpa, uint64_t offset, uint64_t len,
-		   struct error *err)
+		   enum gm_load how, struct error *err)
 {
 	struct error why = { 0 };
-	int ret = gm_load_file(gm, gpa, file->fd, file->size, offset, len, &why);
+	int ret = gm_load_file(gm, gpa, file->fd, file->size, offset, len, how, &why);
 
 	return ret ? boot_fail(file, err, ret, "%s", why.message) : 0;
 }

@@ -40,7 +40,7 @@ int boot_file_read(const struct boot_file *file, uint64_t offset, void *dst, siz
 
 /* boot_file_load - gm_load_file, with a sentence that names the file. */
 int boot_file_load(const struct boot_file *file, struct guest_memory *gm, uint64_t gpa, uint64_t offset, uint64_t len,
-		   struct error *err);
+		   enum gm_load how, struct error *err);
 
 /* boot_fail - error_set with "field: path: " in front; returns code. */
 int boot_fail(const struct boot_file *file, struct error *err, int code, const char *fmt, ...)

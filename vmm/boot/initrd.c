@@ -30,7 +30,7 @@ int initrd_load(struct guest_memory *gm, const char *path, const struct boot_ker
 	} else {
 		entry->initrd_size = file.size;
 		entry->initrd_gpa = (limit - file.size) / BOOT_PAGE * BOOT_PAGE;
-		ret = boot_file_load(&file, gm, entry->initrd_gpa, 0, file.size, err);
+		ret = boot_file_load(&file, gm, entry->initrd_gpa, 0, file.size, GM_MAP, err);
 	}
 	boot_file_close(&file);
 	return ret;
