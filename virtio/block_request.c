@@ -103,6 +103,7 @@ int block_request_parse(struct block_request *req, const struct vq_chain *chain,
 
 	writes_guest = req->type == VIRTIO_BLK_T_IN || req->type == VIRTIO_BLK_T_GET_ID;
 	req->data_len = writes_guest ? req->in_len : chain->out_len - sizeof(hdr);
+	req->stray_data = writes_guest ? chain->out_len > sizeof(hdr) : req->in_len > 0;
 	req->op.iov = chain->nr_out + chain->nr_in <= BLOCK_REQUEST_INLINE_IOV ? req->inline_iov : many_iov;
 	req->op.nr_iov =
 		iov_slice(req->op.iov, writes_guest ? in : chain->iov, writes_guest ? 0 : sizeof(hdr), req->data_len);
@@ -124,7 +125,7 @@ static bool in_range(const struct block_file *file, uint64_t sector, uint64_t co
 static int check_transfer(const struct block_request *req, const struct block_traits *traits,
 			  const struct block_file *file)
 {
-	if (req->type == VIRTIO_BLK_T_OUT && traits->read_only)
+	if ((req->type == VIRTIO_BLK_T_OUT && traits->read_only) || req->stray_data)
 		return VIRTIO_BLK_S_IOERR;
 	if (req->data_len % BLOCK_SECTOR_SIZE || !in_range(file, req->sector, req->data_len / BLOCK_SECTOR_SIZE))
 		return VIRTIO_BLK_S_IOERR;

@@ -36,11 +36,12 @@ struct block_request {
 	uint32_t type; /* VIRTIO_BLK_T_* */
 	uint16_t head; /* the chain to give back */
 	uint8_t stage, retries;
-	uint8_t *status;                              /* in guest memory */
-	uint64_t sector, data_len;                    /* data_len: bytes, of the part that carries this type's data */
-	uint64_t in_len;                              /* bytes of the device-writable part before the status byte */
-	uint64_t written;                             /* bytes of it filled so far, from its start */
-	uint64_t end;                                 /* discard, write zeroes: byte offset where it ends */
+	uint8_t *status;           /* in guest memory */
+	uint64_t sector, data_len; /* data_len: bytes, of the part that carries this type's data */
+	bool stray_data;           /* buffers of the wrong direction: the request cannot mean what it says */
+	uint64_t in_len;           /* bytes of the device-writable part before the status byte */
+	uint64_t written;          /* bytes of it filled so far, from its start */
+	uint64_t end;              /* discard, write zeroes: byte offset where it ends */
 	struct virtio_blk_discard_write_zeroes range; /* copied, host byte order */
 	struct iovec inline_iov[BLOCK_REQUEST_INLINE_IOV];
 };

@@ -190,7 +190,9 @@ static void files_appear_exactly_where_asked(void **state)
 
 			assert_int_equal(gm_create(&gm, 4, (enum huge_pages)huge, &err), 0);
 			memset(gm_at(&gm, 0, 64 * PAGE), 0xee, 64 * PAGE);
-			assert_int_equal(gm_load_file(&gm, gpa, f.fd, 10 * PAGE + 17, rows[i].offset, len, &err), 0);
+			assert_int_equal(gm_load_file(&gm, gpa, f.fd, 10 * PAGE + 17, rows[i].offset, len,
+						      i % 2 ? GM_COPY : GM_MAP, &err),
+					 0);
 			at = gm_at(&gm, 0, 64 * PAGE);
 			for (uint64_t n = 0; n < 64 * PAGE; n++) {
 				bool inside = n >= gpa && n < gpa + len;
@@ -213,7 +215,7 @@ static void whole_pages_are_shared_and_writes_stay_private(void **state)
 
 	(void)state;
 	assert_int_equal(gm_create(&gm, 1, HUGE_PAGES_NONE, &err), 0);
-	assert_int_equal(gm_load_file(&gm, 16 * PAGE, f.fd, 4 * PAGE, 0, 3 * PAGE + 10, &err), 0);
+	assert_int_equal(gm_load_file(&gm, 16 * PAGE, f.fd, 4 * PAGE, 0, 3 * PAGE + 10, GM_MAP, &err), 0);
 	/* The guest writes: the file does not change. */
 	assert_int_equal(gm_write(&gm, 16 * PAGE, &changed, 1), 0);
 	assert_int_equal(pread(f.fd, &byte, 1, 0), 1);
@@ -251,8 +253,9 @@ static void bad_loads_are_refused(void **state)
 		struct guest_memory gm;
 
 		assert_int_equal(gm_create(&gm, 1, HUGE_PAGES_NONE, &err), 0);
-		assert_int_equal(gm_load_file(&gm, rows[i].gpa, f.fd, 3 * PAGE, rows[i].offset, rows[i].len, &err),
-				 rows[i].code);
+		assert_int_equal(
+			gm_load_file(&gm, rows[i].gpa, f.fd, 3 * PAGE, rows[i].offset, rows[i].len, GM_MAP, &err),
+			rows[i].code);
 		assert_true(err.message[0]);
 		gm_destroy(&gm);
 	}
@@ -269,10 +272,10 @@ static void a_file_cut_short_is_noticed(void **state)
 	(void)state;
 	assert_int_equal(gm_create(&gm, 1, HUGE_PAGES_NONE, &err), 0);
 	file_resize(&f, PAGE);
-	assert_int_equal(gm_load_file(&gm, 0, f.fd, 3 * PAGE, 512, 2 * PAGE, &err), -EIO);
+	assert_int_equal(gm_load_file(&gm, 0, f.fd, 3 * PAGE, 512, 2 * PAGE, GM_MAP, &err), -EIO);
 	assert_non_null(strstr(err.message, "too early"));
 	close(f.fd);
-	assert_int_equal(gm_load_file(&gm, 0, f.fd, 3 * PAGE, 512, 2 * PAGE, &err), -EBADF);
+	assert_int_equal(gm_load_file(&gm, 0, f.fd, 3 * PAGE, 512, 2 * PAGE, GM_MAP, &err), -EBADF);
 	gm_destroy(&gm);
 }
 
@@ -301,7 +304,7 @@ static void huge_pages_are_there_or_refused(void **state)
 		assert_int_equal(ret, -ENOMEM);
 		expect_sentence(&err, "machine-config.huge_pages: ", "needs 2 free huge pages");
 	} else {
-		assert_int_equal(gm_load_file(&gm, PAGE, f.fd, 2 * PAGE, 0, 2 * PAGE, &err), 0);
+		assert_int_equal(gm_load_file(&gm, PAGE, f.fd, 2 * PAGE, 0, 2 * PAGE, GM_MAP, &err), 0);
 		assert_int_equal(*(uint8_t *)gm_at(&gm, 2 * PAGE, 1), pattern(PAGE));
 	}
 	gm_destroy(&gm);
