@@ -2,10 +2,10 @@
  * init.c: the guest's first process: tells the VMM that user space runs, mounts what programs expect, runs one
  * command (mayfly.exec= on the kernel command line, else a shell) and resets the machine with its exit status.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -51,13 +51,11 @@ static size_t read_file(const char *path, char *buf, size_t size)
 /* Standard input, output and error exist whatever the kernel managed to open; a silent console is no reason to die. */
 static void ensure_stdio(void)
 {
-	int fd;
+	int fd = 0;
 
-	do {
-		fd = open("/dev/console", O_RDWR);
-		if (fd < 0)
+	while (fd >= 0 && fd <= 2)
+		if ((fd = open("/dev/console", O_RDWR)) < 0)
 			fd = open("/dev/null", O_RDWR);
-	} while (fd >= 0 && fd <= 2);
 	close(fd);
 }
 
@@ -68,13 +66,20 @@ static void mount_on(const char *type, const char *where, unsigned long flags, c
 	mount(type, where, type, flags, options);
 }
 
-/* Functions talk to themselves over localhost. */
-static void loopback_up(void)
+/* What programs take for granted: the usual mounts, and localhost. */
+static void set_up_system(void)
 {
-	struct ifreq ifr = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-	ioctl(fd, SIOCSIFFLAGS, &ifr);
+	mount_on("proc", "/proc", QUIET_FS, NULL);
+	mount_on("sysfs", "/sys", QUIET_FS, NULL);
+	mount_on("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
+	mount_on("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount_on("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
+	mount_on("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
+	mount_on("cgroup2", "/sys/fs/cgroup", QUIET_FS, NULL);
+	ioctl(fd, SIOCSIFFLAGS, &lo);
 	close(fd);
 }
 
@@ -82,19 +87,18 @@ static void loopback_up(void)
 static void announce(const struct timespec *up, const char *cmdline)
 {
 	char mounts[4096], type[32] = "?", mode[3] = "", device[64] = "initramfs";
-	const char *root = strstr(cmdline, "root=");
+	const char *root = strstr(cmdline, "root="), *at = mounts;
 	struct utsname u;
-	cpu_set_t cpus;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
 	read_file("/proc/mounts", mounts, sizeof(mounts));
-	sscanf(mounts, "%*s / %31s %2s", type, mode);
+	while ((at = strstr(at, " / ")))
+		sscanf(at += 3, "%31s %2s", type, mode);
 	if (root && strcmp(type, "rootfs"))
 		sscanf(root, "root=%63s", device);
 	uname(&u);
-	sched_getaffinity(0, sizeof(cpus), &cpus);
-	dprintf(1, "mayfly-init: %s %s %s, %d vCPU%s, up %ld.%06ld s, root %s %s %s\n", u.sysname, u.release, u.machine,
-		CPU_COUNT(&cpus), CPU_COUNT(&cpus) == 1 ? "" : "s", (long)up->tv_sec, up->tv_nsec / 1000, device, type,
-		mode);
+	dprintf(1, "mayfly-init: %s %s %s, %ld vCPU%s, up %ld.%06ld s, root %s %s %s\n", u.sysname, u.release,
+		u.machine, cpus, cpus == 1 ? "" : "s", (long)up->tv_sec, up->tv_nsec / 1000, device, type, mode);
 }
 
 /*
@@ -103,28 +107,22 @@ static void announce(const struct timespec *up, const char *cmdline)
  */
 static const char *wanted_command(char *cmdline)
 {
-	static const char key[] = "mayfly.exec=", hex[] = "0123456789abcdefABCDEF";
-	char *in = cmdline, *out, *start;
-	unsigned int byte;
-	int quoted = 0;
+	char *in = strstr(cmdline, "mayfly.exec="), *start, *out;
+	int quoted = in && in > cmdline && in[-1] == '"';
 
-	while ((start = in = strstr(in, key)) && in > cmdline && !strchr(" \"", in[-1]))
-		in++;
-	if (!in)
-		return NULL;
-	quoted = in > cmdline && in[-1] == '"';
-	in += sizeof(key) - 1;
-	for (out = start; *in && *in != '\n' && (quoted || *in != ' '); in++) {
-		if (*in == '"') {
-			quoted = !quoted;
-		} else if (*in == '%' && strspn(in + 1, hex) >= 2 && sscanf(in + 1, "%2x", &byte) == 1) {
-			*out++ = (char)byte;
+	start = out = in ? in + strlen("mayfly.exec=") : NULL;
+	for (in = start; in && *in && *in != '\n' && (quoted || *in != ' '); in++) {
+		if (*in == '%' && isxdigit(in[1]) && isxdigit(in[2])) {
+			*out++ = (char)strtol((char[]){ in[1], in[2], '\0' }, NULL, 16);
 			in += 2;
+		} else if (*in == '"') {
+			quoted = !quoted;
 		} else {
 			*out++ = *in;
 		}
 	}
-	*out = '\0';
+	if (out)
+		*out = '\0';
 	return start;
 }
 
@@ -139,9 +137,7 @@ static void take_terminal(void)
 	active[strcspn(active, "\n")] = '\0';
 	strcat(path, strrchr(active, ' ') ? strrchr(active, ' ') + 1 : active);
 	fd = open(path, O_RDWR | O_CLOEXEC);
-	if (ioctl(fd, TIOCSCTTY, 0))
-		return;
-	for (int i = 0; i <= 2; i++)
+	for (int i = 0; !ioctl(fd, TIOCSCTTY, 0) && i <= 2; i++)
 		dup2(fd, i);
 }
 
@@ -168,13 +164,12 @@ static int run(const char *command)
 static void settle_disks(void)
 {
 	char mounts[4096], where[256];
-	size_t end;
 
 	kill(-1, SIGKILL);
 	while (wait(NULL) > 0)
 		;
 	sync();
-	for (end = read_file("/proc/mounts", mounts, sizeof(mounts)); end; mounts[--end] = '\0') {
+	for (size_t end = read_file("/proc/mounts", mounts, sizeof(mounts)); end; mounts[--end] = '\0') {
 		if (end > 1 && mounts[end - 2] != '\n')
 			continue;
 		if (sscanf(mounts + end - 1, "/dev/%*s %255s", where) == 1 && umount2(where, 0))
@@ -197,14 +192,7 @@ int main(void)
 		*timer = REACHED;
 	clock_gettime(CLOCK_BOOTTIME, &up);
 	ensure_stdio();
-	mount_on("proc", "/proc", QUIET_FS, NULL);
-	mount_on("sysfs", "/sys", QUIET_FS, NULL);
-	mount_on("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666");
-	mount_on("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV, "mode=1777");
-	mount_on("tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777");
-	mount_on("tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755");
-	mount_on("cgroup2", "/sys/fs/cgroup", QUIET_FS, NULL);
-	loopback_up();
+	set_up_system();
 	read_file("/proc/cmdline", cmdline, sizeof(cmdline));
 	announce(&up, cmdline);
 	status = run(wanted_command(cmdline));

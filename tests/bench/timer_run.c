@@ -15,6 +15,9 @@
 
 #include "timer.h"
 
+/* How long the rest of the marker's line may take to come. */
+#define LINE_PATIENCE_NS 300000000ull
+
 /* The parent's ends of what the command reads and writes; -1: not there. */
 struct wires {
 	int in_read, in_write;
@@ -35,6 +38,7 @@ struct watch {
 	struct pollfd fd[3]; /* stdout, stderr, the process */
 	uint64_t start, deadline;
 	pid_t pid;
+	bool line_ended;
 };
 
 uint64_t now_ns(void)
@@ -123,7 +127,8 @@ static int start_command(const struct plan *plan, struct wires *w, struct watch 
 	return watch->fd[2].fd < 0 ? -errno : 0;
 }
 
-static void keep_line(struct outcome *out, const char *from, const char *end)
+/* The line that begins at from, as far as it has come. True when it is complete. */
+static bool keep_line(struct outcome *out, const char *from, const char *end)
 {
 	size_t n = 0;
 
@@ -131,14 +136,23 @@ static void keep_line(struct outcome *out, const char *from, const char *end)
 		n++;
 	memcpy(out->line, from, n);
 	out->line[n] = '\0';
+	return from + n < end;
 }
 
-static void keep_tail(struct outcome *out, const struct scan *s)
+/* Half of the space for each stream: either may hold the reason for a failure. */
+static void keep_tails(struct outcome *out, const struct scan *both)
 {
-	size_t n = s->len < LINE_SIZE - 1 ? s->len : LINE_SIZE - 1;
+	const size_t half = LINE_SIZE / 2 - 1;
+	size_t used = 0;
 
-	memcpy(out->tail, s->text + s->len - n, n);
-	out->tail[n] = '\0';
+	for (int i = 0; i < 2; i++) {
+		const struct scan *s = &both[i];
+		size_t n = s->len < half ? s->len : half;
+
+		memcpy(out->tail + used, s->text + s->len - n, n);
+		used += n;
+	}
+	out->tail[used] = '\0';
 }
 
 /* New output: note the time first, then look for the marker in what has come so far. */
@@ -160,18 +174,14 @@ static void take_output(struct watch *w, int which)
 		return;
 	}
 	s->len += (size_t)n;
-	keep_tail(w->out, s);
-	if (!marker || (which == 1 && !w->plan->both))
+	if (!marker || w->line_ended || (which == 1 && !w->plan->both))
 		return;
-	if (!w->out->marker)
-		found = memmem(s->text, s->len, marker, strlen(marker));
-	else
-		found = w->out->line[0] ? memmem(s->text, s->len, w->out->line, strlen(w->out->line)) : NULL;
+	found = memmem(s->text, s->len, marker, strlen(marker));
 	if (!found)
 		return;
 	if (!w->out->marker)
 		w->out->marker = at - w->start;
-	keep_line(w->out, found, s->text + s->len);
+	w->line_ended = keep_line(w->out, found, s->text + s->len);
 }
 
 /* Waits for one event. False when the time is over or the process has ended. */
@@ -197,11 +207,14 @@ static bool step(struct watch *w, uint64_t until)
 static void look(struct watch *w)
 {
 	const struct plan *plan = w->plan;
-	uint64_t until = now_ns() + (uint64_t)plan->settle_ms * 1000000;
+	uint64_t now = now_ns();
+	uint64_t line_end = now + LINE_PATIENCE_NS, settled = now + (uint64_t)plan->settle_ms * 1000000;
 
 	if (plan->kvm)
 		w->out->exits = kvm_exits(w->pid);
-	while (step(w, until < w->deadline ? until : w->deadline))
+	while (!w->line_ended && step(w, line_end))
+		;
+	while (!w->out->gone && step(w, settled))
 		;
 	if (plan->memory && !w->out->gone)
 		memory_read(plan, w->pid, &w->out->memory);
@@ -239,6 +252,7 @@ static void finish(struct watch *w)
 		while (p.fd >= 0 && poll(&p, 1, 0) > 0 && w->fd[i].fd >= 0)
 			take_output(w, i);
 	}
+	keep_tails(w->out, w->scan);
 	w->out->status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

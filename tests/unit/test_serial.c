@@ -87,6 +87,20 @@ static void input_interrupts_and_drains(void **state)
 	assert_int_equal(in(UART_RX), 0);
 }
 
+static void a_guest_that_polls_is_heard_too(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 1000; i++) { /* a console that only prints */
+		in(UART_LSR);
+		out(UART_TX, 'x');
+	}
+	assert_int_equal(serial_rx_room(&serial), 0);
+	for (unsigned int i = 0; i < 100; i++)
+		in(UART_LSR);
+	assert_int_equal(rx_wakes, 1);
+	assert_int_equal(serial_rx_room(&serial), SERIAL_RX_FIFO);
+}
+
 static void input_never_overflows(void **state)
 {
 	uint8_t flood[SERIAL_RX_FIFO * 2] = { 0 };
@@ -189,6 +203,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(output_arrives_in_order, start),
 		cmocka_unit_test_setup(input_interrupts_and_drains, start),
+		cmocka_unit_test_setup(a_guest_that_polls_is_heard_too, start),
 		cmocka_unit_test_setup(input_never_overflows, start),
 		cmocka_unit_test_setup(transmitter_empty_interrupts_once_per_cause, start),
 		cmocka_unit_test_setup(a_slow_host_stalls_the_guest_and_loses_nothing, start),

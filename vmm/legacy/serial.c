@@ -14,7 +14,8 @@
 
 #define SERIAL_PORTS 8
 /* A driver that saw "empty" may write a whole FIFO (16 bytes, up to 64 on clones) without asking again. */
-#define TX_RESERVE 64
+#define TX_RESERVE      64
+#define POLLS_TO_LISTEN 32u
 
 static uint32_t tx_used(const struct serial *s)
 {
@@ -45,7 +46,21 @@ static uint8_t read_iir(struct serial *s)
 	return fifos_on | UART_IIR_NO_INT;
 }
 
-static uint8_t read_lsr(struct serial *s)
+/* What the loop thread has to be told once the lock is released. */
+struct wake {
+	bool tx_ready, rx_wanted;
+};
+
+/*
+ * Does the guest listen? While a driver starts up it clears the FIFO, and what was typed or piped in before would be
+ * lost: so input waits until receive interrupts are on, or the line status is read again and again with nothing sent.
+ */
+static bool guest_listens(const struct serial *s)
+{
+	return (s->ier & UART_IER_RDI) || s->idle_polls >= POLLS_TO_LISTEN;
+}
+
+static uint8_t read_lsr(struct serial *s, struct wake *wake)
 {
 	uint8_t lsr = s->rx_count ? UART_LSR_DR : 0;
 
@@ -53,13 +68,10 @@ static uint8_t read_lsr(struct serial *s)
 		lsr |= UART_LSR_THRE | UART_LSR_TEMT;
 	else
 		s->tx_stalled = true;
+	if (s->idle_polls < POLLS_TO_LISTEN && ++s->idle_polls == POLLS_TO_LISTEN)
+		wake->rx_wanted = true;
 	return lsr;
 }
-
-/* What the loop thread has to be told once the lock is released. */
-struct wake {
-	bool tx_ready, rx_wanted;
-};
 
 static uint8_t read_rbr(struct serial *s, struct wake *wake)
 {
@@ -91,7 +103,7 @@ static uint8_t read_register(struct serial *s, uint64_t offset, struct wake *wak
 	case UART_MCR:
 		return s->mcr;
 	case UART_LSR:
-		return read_lsr(s);
+		return read_lsr(s, wake);
 	case UART_MSR:
 		if (s->mcr & UART_MCR_LOOP) /* the modem lines come back: how drivers tell that the chip is there */
 			return (uint8_t)((s->mcr & UART_MCR_RTS ? UART_MSR_CTS : 0) |
@@ -115,6 +127,7 @@ static void transmit(struct serial *s, uint8_t byte, struct wake *wake)
 		metrics_inc(uart_missed_write_count);
 		return;
 	}
+	s->idle_polls = 0;
 	wake->tx_ready = tx_used(s) == 0;
 	s->tx[s->tx_tail++ % SERIAL_TX_BUFFER] = byte;
 	metrics_inc(uart_write_count);
@@ -211,16 +224,12 @@ static void serial_write(void *opaque, uint64_t offset, const void *data, unsign
 		s->irq(s->irq_opaque);
 }
 
-/*
- * No room before the driver asks for receive interrupts: while it starts up it clears the FIFO, and what was typed or
- * piped in early would be lost.
- */
 size_t serial_rx_room(struct serial *s)
 {
 	size_t room;
 
 	pthread_mutex_lock(&s->lock);
-	room = s->ier & UART_IER_RDI ? SERIAL_RX_FIFO - s->rx_count : 0;
+	room = guest_listens(s) ? SERIAL_RX_FIFO - s->rx_count : 0;
 	pthread_mutex_unlock(&s->lock);
 	return room;
 }

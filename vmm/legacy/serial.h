@@ -25,8 +25,9 @@ struct serial {
 
 	pthread_mutex_t lock; /* guards all below */
 	uint8_t ier, lcr, mcr, scr, dll, dlm;
-	bool thr_pending; /* transmitter-empty interrupt not yet seen by the guest */
-	bool tx_stalled;  /* the guest was told "not empty" and waits */
+	bool thr_pending;        /* transmitter-empty interrupt not yet seen by the guest */
+	unsigned int idle_polls; /* reads of the line status since the last byte sent, up to the limit that counts */
+	bool tx_stalled;         /* the guest was told "not empty" and waits */
 	uint8_t rx[SERIAL_RX_FIFO];
 	unsigned int rx_head, rx_count;
 	uint32_t tx_head, tx_tail; /* free-running; the loop thread moves head, vCPUs tail */

@@ -1,0 +1,211 @@
+"""The virtual machine monitors that are compared: where each one is, and the command line that runs one microVM."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+BOOT_ARGS = "console=ttyS0 quiet reboot=k panic=-1"
+
+
+class Machine(NamedTuple):
+    """One microVM: one vCPU, a kernel, a serial port on stdin and stdout, and perhaps a read-only root disk."""
+
+    kernel: Path
+    boot_args: str = BOOT_ARGS
+    disk: Optional[Path] = None
+    mem_mib: int = 128
+
+
+def output_of(*command):
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=20, check=False)
+    return done.stdout + done.stderr
+
+
+def shared_libraries(binary):
+    """Paths of the libraries a dynamic program loads, its interpreter included; empty for a static one."""
+    found = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False)
+    if found.returncode:
+        return []
+    return sorted(set(re.findall(r"(/\S+) \(0x", found.stdout)))
+
+
+class Monitor:
+    """A program that runs microVMs. Subclasses say how."""
+
+    boots_elf = True  # an uncompressed vmlinux, and so the test guest
+
+    def __init__(self, name, binary):
+        self.name = name
+        self.binary = Path(binary).resolve()
+
+    def command(self, machine, folder, place=lambda path: path):
+        """The arguments for one run. Files it needs are written to folder; place() maps a path to where it is at run time."""
+        raise NotImplementedError
+
+    def prefix(self, place):
+        """How the program itself is started."""
+        return [str(place(self.binary))]
+
+    def size(self):
+        return self.binary.stat().st_size
+
+    def files(self):
+        """What has to be in memory for a run that does not wait for a disk."""
+        return [self.binary]
+
+
+class Mayfly(Monitor):
+    def __init__(self, binary):
+        super().__init__(f"mayfly {self.version(binary)}", binary)
+
+    @staticmethod
+    def version(binary):
+        found = re.search(r"(\d+\.\d+\S*)", output_of(str(binary), "--version"))
+        return found.group(1) if found else "?"
+
+    def config(self, machine, place):
+        config = {
+            "boot-source": {"kernel_image_path": str(place(machine.kernel)), "boot_args": machine.boot_args},
+            "machine-config": {"vcpu_count": 1, "mem_size_mib": machine.mem_mib},
+            "drives": [],
+        }
+        if machine.disk:
+            config["drives"].append({
+                "drive_id": "rootfs",
+                "path_on_host": str(place(machine.disk)),
+                "is_root_device": True,
+                "is_read_only": True,
+            })
+        return config
+
+    def options(self):
+        return []
+
+    def command(self, machine, folder, place=lambda path: path):
+        path = Path(folder) / f"{self.name.split()[0]}-{machine.kernel.name}.json"
+        path.write_text(json.dumps(self.config(machine, place), indent=2) + "\n", encoding="utf-8")
+        return [*self.prefix(place), "--no-api", *self.options(), "--config-file", str(place(path))]
+
+
+class Firecracker(Mayfly):
+    def __init__(self, binary, seccomp=True):
+        super().__init__(binary)
+        self.number = tuple(int(n) for n in re.findall(r"\d+", self.version(binary))[:2])
+        self.seccomp = seccomp
+        self.name = f"firecracker {self.version(binary)}" + ("" if seccomp else ", no seccomp")
+
+    def config(self, machine, place):
+        config = super().config(machine, place)
+        if self.number < (1, 0):
+            config["machine-config"]["ht_enabled"] = False
+        return config
+
+    def options(self):
+        if self.seccomp:
+            return []
+        return ["--no-seccomp"] if self.number >= (1, 0) else ["--seccomp-level", "0"]
+
+
+class Qemu(Monitor):
+    """QEMU's microvm, with all that a Linux guest can do without switched off."""
+
+    def __init__(self, binary):
+        found = re.search(r"version (\d+\.\d+\.\d+)", output_of(str(binary), "--version"))
+        super().__init__(f"qemu microvm {found.group(1) if found else '?'}", binary)
+        share = Path("/usr/share/qemu")
+        self.firmware = [p for p in (share / "qboot.rom", share / "pvh.bin", share / "linuxboot_dma.bin") if p.exists()]
+        self.libraries = [Path(p) for p in shared_libraries(self.binary)]
+
+    def prefix(self, place):
+        if place(self.binary) == self.binary:
+            return [str(self.binary)]
+        # Copied elsewhere: its libraries and firmware lie beside it.
+        loader = next(p for p in self.libraries if p.name.startswith("ld-linux"))
+        folder = str(Path(place(loader)).parent)
+        return [str(place(loader)), "--library-path", folder, str(place(self.binary)), "-L", folder]
+
+    def command(self, machine, folder, place=lambda path: path):
+        command = [
+            *self.prefix(place),
+            "-M", "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,auto-kernel-cmdline=on,acpi=off",
+            # Some nested hosts let nobody write the MSR behind this feature.
+            "-accel", "kvm", "-cpu", "host,-arch-capabilities", "-m", str(machine.mem_mib),
+            "-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio", "-no-reboot",
+            # So that a guest can ask for a reset as it does elsewhere.
+            "-device", "i8042",
+            "-kernel", str(place(machine.kernel)),
+        ]  # fmt: skip
+        boot_args = machine.boot_args
+        if machine.disk:
+            command += ["-drive", f"if=none,id=disk,file={place(machine.disk)},format=raw,readonly=on"]
+            command += ["-device", "virtio-blk-device,drive=disk"]
+            boot_args += " root=/dev/vda ro"
+        return [*command, "-append", boot_args]
+
+    def size(self):
+        return super().size() + sum(p.resolve().stat().st_size for p in self.libraries + self.firmware)
+
+    def files(self):
+        return [self.binary, *self.libraries, *self.firmware]
+
+
+class Kvmtool(Monitor):
+    """lkvm takes a bzImage only."""
+
+    boots_elf = False
+
+    def __init__(self, binary):
+        found = re.search(r"(\d+\.\S+)", output_of(str(binary), "version"))
+        super().__init__(f"kvmtool {found.group(1) if found else ''}".strip(), binary)
+        self.libraries = [Path(p) for p in shared_libraries(self.binary)]
+
+    def command(self, machine, folder, place=lambda path: path):
+        command = [*self.prefix(place), "run", "--kernel", str(place(machine.kernel)), "--cpus", "1", "--mem", str(machine.mem_mib)]
+        command += ["--network", "mode=none", "--console", "serial"]
+        boot_args = machine.boot_args
+        if machine.disk:
+            command += ["--disk", f"{place(machine.disk)},ro"]
+            boot_args += " root=/dev/vda ro"
+        return [*command, "--params", boot_args]
+
+    def files(self):
+        return [self.binary, *self.libraries]
+
+
+class CloudHypervisor(Monitor):
+    def __init__(self, binary):
+        found = re.search(r"v?(\d+\.\S+)", output_of(str(binary), "--version"))
+        super().__init__(f"cloud-hypervisor {found.group(1) if found else ''}".strip(), binary)
+
+    def command(self, machine, folder, place=lambda path: path):
+        command = [*self.prefix(place), "--kernel", str(place(machine.kernel)), "--cpus", "boot=1"]
+        command += ["--memory", f"size={machine.mem_mib}M", "--serial", "tty", "--console", "off"]
+        boot_args = machine.boot_args
+        if machine.disk:
+            command += ["--disk", f"path={place(machine.disk)},readonly=on"]
+            boot_args += " root=/dev/vda ro"
+        return [*command, "--cmdline", boot_args]
+
+
+def find_monitors(build):
+    """Mayfly first, then the peers that are there. A path that was given and does not work is an error."""
+    found = [Mayfly(build / "mayfly")]
+    given = (("FIRECRACKER", Firecracker), ("KVMTOOL", Kvmtool), ("CLOUD_HYPERVISOR", CloudHypervisor))
+    for variable, kind in given:
+        path = os.environ.get(variable)
+        if not path:
+            continue
+        if not os.access(path, os.X_OK):
+            raise FileNotFoundError(f"{variable}={path}: no such program")
+        found.append(kind(path))
+        if kind is Firecracker:
+            found.append(Firecracker(path, seccomp=False))
+    qemu = shutil.which(os.environ.get("QEMU", "qemu-system-x86_64"))
+    if not qemu:
+        raise FileNotFoundError("qemu-system-x86_64 is missing (Debian package: qemu-system-x86); `make deps` installs it")
+    found.append(Qemu(qemu))
+    return found
