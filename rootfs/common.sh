@@ -7,7 +7,9 @@ umask 022
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=${BUILD:-$top/build}
+# shellcheck disable=SC2034 # used by the scripts that read this file
 kernel_dir=$build/kernel
+# shellcheck disable=SC2034
 image_dir=$build/images
 # One fixed time for every file made here, so that two builds are the same byte for byte.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1735689600}

@@ -1,7 +1,4 @@
-/*
- * init.c: the guest's first process: tells the VMM that user space runs, mounts what programs expect, runs one
- * command (mayfly.exec= on the kernel command line, else a shell) and resets the machine with its exit status.
- */
+/* init.c: the guest's first process: tells the VMM that user space runs, runs mayfly.exec=, resets with its status. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,8 +21,7 @@
 /* The VMM's boot timer: a byte at 0 says "user space reached" (as Firecracker's), a word at 4 is our exit status. */
 #define BOOT_TIMER 0xC0000000
 #define REACHED    123
-
-#define QUIET_FS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+#define QUIET_FS   (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 /* NULL where the kernel finds RAM or another driver at that address (other VMMs). */
 static volatile uint8_t *map_boot_timer(void)
@@ -154,9 +150,8 @@ static int run(const char *command)
 		dprintf(2, "mayfly-init: /bin/sh: %s\n", strerror(errno));
 		_exit(127);
 	}
-	do {
-		dead = wait(&status);
-	} while (dead != pid && (dead > 0 || errno == EINTR));
+	while ((dead = wait(&status)) != pid && (dead > 0 || errno == EINTR))
+		;
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
@@ -177,17 +172,24 @@ static void settle_disks(void)
 	}
 }
 
+/* What is printed but not sent yet would be lost with the machine. Bounded: perhaps nobody reads the console. */
+static void settle_console(void)
+{
+	int waiting;
+
+	for (int i = 0; i < 500 && ioctl(1, TIOCOUTQ, &waiting) == 0 && waiting > 0; i++)
+		usleep(10000);
+}
+
 int main(void)
 {
 	static char cmdline[4096];
-	volatile uint8_t *timer;
 	struct timespec up;
-	int status;
 
 	if (getpid() != 1)
 		return dprintf(2, "mayfly-init: only useful as a machine's first process\n") > 0;
 	mount_on("devtmpfs", "/dev", MS_NOSUID, "mode=755");
-	timer = map_boot_timer();
+	volatile uint8_t *timer = map_boot_timer();
 	if (timer)
 		*timer = REACHED;
 	clock_gettime(CLOCK_BOOTTIME, &up);
@@ -195,7 +197,8 @@ int main(void)
 	set_up_system();
 	read_file("/proc/cmdline", cmdline, sizeof(cmdline));
 	announce(&up, cmdline);
-	status = run(wanted_command(cmdline));
+	int status = run(wanted_command(cmdline));
+	settle_console();
 	settle_disks();
 	if (timer)
 		*(volatile uint32_t *)(timer + 4) = (uint32_t)status;

@@ -69,6 +69,11 @@ static void on_end_work(struct event_work *work)
 /* Any thread. */
 static void machine_end(struct machine *m, enum machine_end end, int signal)
 {
+	unsigned int i;
+
+	/* The guest must not get a single instruction further than its reset. */
+	for (i = 0; i < m->cfg->machine.vcpu_count; i++)
+		atomic_store(&m->vcpu[i].stop, true);
 	pthread_mutex_lock(&m->lock);
 	if (!m->ended) {
 		m->ended = true;

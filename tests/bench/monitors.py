@@ -18,6 +18,8 @@ class Machine(NamedTuple):
     boot_args: str = BOOT_ARGS
     disk: Optional[Path] = None
     mem_mib: int = 128
+    resets: bool = False  # the guest asks the i8042 for a reset; where there is a choice, others do without that device
+    acpi: bool = False  # the kernel knows ACPI; QEMU's microvm offers its devices one way or the other
 
 
 def output_of(*command):
@@ -117,7 +119,7 @@ class Qemu(Monitor):
         found = re.search(r"version (\d+\.\d+\.\d+)", output_of(str(binary), "--version"))
         super().__init__(f"qemu microvm {found.group(1) if found else '?'}", binary)
         share = Path("/usr/share/qemu")
-        self.firmware = [p for p in (share / "qboot.rom", share / "pvh.bin", share / "linuxboot_dma.bin") if p.exists()]
+        self.firmware = [p for p in (share / "qboot.rom", share / "bios-microvm.bin", share / "pvh.bin", share / "linuxboot_dma.bin") if p.exists()]
         self.libraries = [Path(p) for p in shared_libraries(self.binary)]
 
     def prefix(self, place):
@@ -129,16 +131,17 @@ class Qemu(Monitor):
         return [str(place(loader)), "--library-path", folder, str(place(self.binary)), "-L", folder]
 
     def command(self, machine, folder, place=lambda path: path):
+        acpi = "on" if machine.acpi else "off"
         command = [
             *self.prefix(place),
-            "-M", "microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,auto-kernel-cmdline=on,acpi=off",
+            "-M", f"microvm,x-option-roms=off,pit=off,pic=off,rtc=off,isa-serial=on,auto-kernel-cmdline=on,acpi={acpi}",
             # Some nested hosts let nobody write the MSR behind this feature.
             "-accel", "kvm", "-cpu", "host,-arch-capabilities", "-m", str(machine.mem_mib),
             "-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio", "-no-reboot",
-            # So that a guest can ask for a reset as it does elsewhere.
-            "-device", "i8042",
             "-kernel", str(place(machine.kernel)),
         ]  # fmt: skip
+        if machine.resets:
+            command += ["-device", "i8042"]
         boot_args = machine.boot_args
         if machine.disk:
             command += ["-drive", f"if=none,id=disk,file={place(machine.disk)},format=raw,readonly=on"]

@@ -174,8 +174,12 @@ static void print_json(FILE *f, const struct plan *plan, const struct outcome *o
 	print_text(f, o->tail);
 	fputc('"', f);
 	if (plan->kvm)
-		fprintf(f, ", \"first_entry_ns\": %llu, \"exits\": %llu", (unsigned long long)o->first_entry,
-			(unsigned long long)o->exits);
+		fprintf(f,
+			", \"first_entry_ns\": %llu, \"exits\": %llu, \"exits_io\": %llu, \"exits_mmio\": %llu, "
+			"\"exits_halt\": %llu, \"exits_page_fault\": %llu",
+			(unsigned long long)o->first_entry, (unsigned long long)o->exits.all,
+			(unsigned long long)o->exits.io, (unsigned long long)o->exits.mmio,
+			(unsigned long long)o->exits.halt, (unsigned long long)o->exits.page_faults);
 	if (plan->memory)
 		fprintf(f,
 			", \"threads\": %u, \"pss_kb\": %llu, \"rss_kb\": %llu, \"private_clean_kb\": %llu, "
@@ -214,7 +218,7 @@ static uint64_t field(const struct outcome *o, int which)
 	const uint64_t all[] = { o->marker,
 				 o->gone,
 				 o->first_entry,
-				 o->exits,
+				 o->exits.all,
 				 o->memory.pss,
 				 o->memory.private_clean + o->memory.private_dirty,
 				 o->memory.private_dirty,

@@ -40,12 +40,21 @@ struct memory {
 	unsigned int threads;
 };
 
+/* How often the guest left, in all and for some of the reasons; 0 where debugfs does not say. */
+struct exits {
+	uint64_t all;
+	uint64_t io;
+	uint64_t mmio;
+	uint64_t halt;
+	uint64_t page_faults;
+};
+
 /* One run. Times in nanoseconds since just before exec, 0 when it did not come to that. */
 struct outcome {
 	uint64_t marker;
 	uint64_t gone;
 	uint64_t first_entry; /* first KVM_RUN that entered the guest */
-	uint64_t exits;       /* of the guest, up to the marker */
+	struct exits exits;   /* of the guest, up to the marker */
 	int status;           /* as from a shell: exit code, or 128 + signal */
 	bool timed_out;
 	struct memory memory;
@@ -69,11 +78,11 @@ int memory_read(const struct plan *plan, pid_t pid, struct memory *out);
  * kvm_trace_start - have the kernel note when the guest is first entered; needs root and tracefs. 0 or -errno.
  * kvm_trace_first - nanoseconds of CLOCK_MONOTONIC of that event since the last kvm_trace_start, 0 if there was none.
  * kvm_trace_stop - undo it; harmless when nothing was started.
- * kvm_exits - exits so far of the machines of process pid, 0 where debugfs does not say.
+ * kvm_exits - add up the exits so far of the machines of process pid.
  */
 int kvm_trace_start(void);
 uint64_t kvm_trace_first(void);
 void kvm_trace_stop(void);
-uint64_t kvm_exits(pid_t pid);
+void kvm_exits(pid_t pid, struct exits *out);
 
 #endif

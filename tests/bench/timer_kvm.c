@@ -98,20 +98,24 @@ static uint64_t read_number(const char *dir, const char *name)
 }
 
 /* One directory per machine, named PID-FD; one per vCPU inside, whose figures the machine's file adds up. */
-uint64_t kvm_exits(pid_t pid)
+void kvm_exits(pid_t pid, struct exits *out)
 {
-	uint64_t exits = 0;
+	DIR *dir = opendir(KVM_STAT);
 	struct dirent *d;
 	char prefix[32];
-	DIR *dir = opendir(KVM_STAT);
 
+	*out = (struct exits){ 0 };
 	if (!dir)
-		return 0;
+		return;
 	snprintf(prefix, sizeof(prefix), "%d-", (int)pid);
 	while ((d = readdir(dir))) {
-		if (!strncmp(d->d_name, prefix, strlen(prefix)))
-			exits += read_number(d->d_name, "exits");
+		if (strncmp(d->d_name, prefix, strlen(prefix)))
+			continue;
+		out->all += read_number(d->d_name, "exits");
+		out->io += read_number(d->d_name, "io_exits");
+		out->mmio += read_number(d->d_name, "mmio_exits");
+		out->halt += read_number(d->d_name, "halt_exits");
+		out->page_faults += read_number(d->d_name, "pf_taken");
 	}
 	closedir(dir);
-	return exits;
 }

@@ -211,7 +211,7 @@ static void look(struct watch *w)
 	uint64_t line_end = now + LINE_PATIENCE_NS, settled = now + (uint64_t)plan->settle_ms * 1000000;
 
 	if (plan->kvm)
-		w->out->exits = kvm_exits(w->pid);
+		kvm_exits(w->pid, &w->out->exits);
 	while (!w->line_ended && step(w, line_end))
 		;
 	while (!w->out->gone && step(w, settled))

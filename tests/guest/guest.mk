@@ -24,22 +24,28 @@ guest: $(GUEST_ELFS) ## build the freestanding test guest
 
 $(GUEST_OUT)/%.o: $(GUEST_DIR)/%.c $(GUEST_HDR)
 	@mkdir -p $(@D)
-	$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
+	@echo "  GUEST   $@"
+	@$(GUEST_CC) $(GUEST_CFLAGS) -c -o $@ $<
 
 $(GUEST_OUT)/start-pvh.o: $(GUEST_DIR)/start.S $(GUEST_HDR)
 	@mkdir -p $(@D)
-	$(GUEST_CC) -DGUEST_PVH -c -o $@ $<
+	@echo "  GUEST   $@"
+	@$(GUEST_CC) -DGUEST_PVH -c -o $@ $<
 
 $(GUEST_OUT)/start-64.o: $(GUEST_DIR)/start.S $(GUEST_HDR)
 	@mkdir -p $(@D)
-	$(GUEST_CC) -c -o $@ $<
+	@echo "  GUEST   $@"
+	@$(GUEST_CC) -c -o $@ $<
 
 $(GUEST_OUT)/guest.elf: $(GUEST_OUT)/start-pvh.o $(GUEST_OBJ) $(GUEST_DIR)/guest.ld
-	$(GUEST_CC) $(GUEST_LDFLAGS) -Wl,-T,$(GUEST_DIR)/guest.ld -o $@ $(filter %.o,$^)
+	@echo "  GUEST   $@"
+	@$(GUEST_CC) $(GUEST_LDFLAGS) -Wl,-T,$(GUEST_DIR)/guest.ld -o $@ $(filter %.o,$^)
 
 $(GUEST_OUT)/guest-64.elf: $(GUEST_OUT)/start-64.o $(GUEST_OBJ) $(GUEST_DIR)/guest.ld
-	$(GUEST_CC) $(GUEST_LDFLAGS) -Wl,-T,$(GUEST_DIR)/guest.ld -o $@ $(filter %.o,$^)
+	@echo "  GUEST   $@"
+	@$(GUEST_CC) $(GUEST_LDFLAGS) -Wl,-T,$(GUEST_DIR)/guest.ld -o $@ $(filter %.o,$^)
 
 $(GUEST_OUT)/first.elf: $(GUEST_DIR)/first.S $(GUEST_DIR)/first.ld
 	@mkdir -p $(@D)
-	$(GUEST_CC) $(GUEST_LDFLAGS) -Wl,-T,$(GUEST_DIR)/first.ld -o $@ $<
+	@echo "  GUEST   $@"
+	@$(GUEST_CC) $(GUEST_LDFLAGS) -Wl,-T,$(GUEST_DIR)/first.ld -o $@ $<

@@ -96,6 +96,13 @@ enum outcome still_works(struct hostile *h)
 	return o == OUT_OK ? OUT_IGNORED : o;
 }
 
+enum outcome unless_read_only(const struct hostile *h, enum outcome o)
+{
+	if (!blk_has(h->b, VIRTIO_BLK_F_RO))
+		return o;
+	return o == OUT_IOERR || o == OUT_UNSUPP ? OUT_OK : OUT_CORRUPT;
+}
+
 static void print_outcomes(unsigned int set)
 {
 	static const char *const name[] = { "ok",      "ioerr",   "unsupp",  "needs_reset",

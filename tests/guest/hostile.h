@@ -60,6 +60,9 @@ void usual_chain(struct hostile *h, struct vring_desc *d, uint32_t type, uint64_
 /* fire - offers head, notifies, and returns what came of it. */
 enum outcome fire(struct hostile *h, uint16_t head);
 enum outcome outcome(struct hostile *h);
+/* unless_read_only - the outcome of a good change to the disk: on a read-only one, failing is what is OUT_OK (5.2.6.2).
+ */
+enum outcome unless_read_only(const struct hostile *h, enum outcome o);
 /* still_works - after something that should have no effect: OUT_IGNORED if a good read succeeds. */
 enum outcome still_works(struct hostile *h);
 

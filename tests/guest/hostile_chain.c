@@ -240,7 +240,7 @@ static enum outcome merged_out(struct hostile *h)
 	memcpy(h->data, h->b->hdr, sizeof(*h->b->hdr));
 	set_desc(&h->d[0], (uint64_t)h->data, sizeof(*h->b->hdr) + SECTOR, N, 1);
 	set_desc(&h->d[1], (uint64_t)h->status, 1, W, 0);
-	return fire(h, 0);
+	return unless_read_only(h, fire(h, 0));
 }
 
 static enum outcome in_readable(struct hostile *h)

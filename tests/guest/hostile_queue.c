@@ -252,7 +252,7 @@ static enum outcome reset_in_flight(struct hostile *h)
 	memset(h->data, CANARY, DATA_LEN);
 	*h->status = STATUS_UNTOUCHED;
 	used = *(volatile uint16_t *)&vq->used->idx;
-	for (end = ticks() + 50 * TICKS_PER_MS; ticks() < end; )
+	for (end = ticks() + 50 * TICKS_PER_MS; ticks() < end;)
 		pause();
 	for (i = 0; i < DATA_LEN / 8; i++) {
 		if (((volatile uint64_t *)h->data)[i] != 0x5a5a5a5a5a5a5a5aull)
@@ -270,7 +270,7 @@ static enum outcome reset_twice(struct hostile *h)
 	return OUT_OK;
 }
 
-#define OUT_BAD_QUEUE	(OUT_NEEDS_RESET | OUT_REFUSED)
+#define OUT_BAD_QUEUE (OUT_NEEDS_RESET | OUT_REFUSED)
 
 const struct attack queue_attacks[] = {
 	{ "queue-size-zero", OUT_BAD_QUEUE, size_zero, 0 },

@@ -2,8 +2,8 @@
 #include "hostile.h"
 #include "io.h"
 
-#define MMIO_LEN	0x1000u
-#define UNKNOWN_BIT	(1ull << 60)
+#define MMIO_LEN    0x1000u
+#define UNKNOWN_BIT (1ull << 60)
 
 static enum outcome notify_other_queues(struct hostile *h)
 {
