@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 INSIDE = Path("/dev/shm/lab/stage")
 MARKER = "mayfly-init: "
 UPTIME = re.compile(r"up (\d+)\.(\d+) s")
-MIB = 1 << 20
 
 
 class Stage:
@@ -51,18 +50,19 @@ class Stage:
 
 def cases(monitors, build):
     """(monitor, kernel name, kernel) for every combination that is measured."""
-    generic, bzimage = build / "kernel/vmlinux-generic", build / "kernel/bzImage-generic"
     out = []
-    for monitor in monitors:
-        if isinstance(monitor, Firecracker) and not monitor.seccomp:
-            continue
-        kernel = generic if monitor.boots_elf else bzimage
-        if kernel.exists():
-            out.append((monitor, "generic", kernel))
-    for name in ("smp", "up"):
-        kernel = build / f"kernel/vmlinux-{name}"
-        if kernel.exists():
-            out.append((monitors[0], name, kernel))
+    for name in ("generic", "smp", "up"):
+        for monitor in monitors:
+            if isinstance(monitor, Firecracker) and not monitor.seccomp:
+                continue
+            if name == "generic" and not monitor.boots_elf:
+                kernel = build / "kernel/bzImage-generic"
+            elif name == "generic" or monitor is monitors[0] or monitor.boots_tuned:
+                kernel = build / f"kernel/vmlinux-{name}"
+            else:
+                continue
+            if kernel.exists():
+                out.append((monitor, name, kernel))
     return out
 
 
@@ -94,10 +94,12 @@ def prepare(monitors, build, timer, runs, memory_runs):
     stage.add(disk)
     commands = []
     chosen = cases(monitors, build)
-    for label, (monitor, _, kernel) in enumerate(chosen):
+    for label, (monitor, name, kernel) in enumerate(chosen):
         for path in (*monitor.files(), kernel):
             stage.add(path)
-        machine = Machine(kernel, boot_args=BOOT_ARGS, disk=disk)
+        generic = name == "generic"
+        boot_args = f"{BOOT_ARGS} {monitor.linux_args}".strip() if generic else BOOT_ARGS
+        machine = Machine(kernel, boot_args=boot_args, disk=disk, clock=generic)
         on_disk = stage.folder / "on-disk"
         on_disk.mkdir(exist_ok=True)
         commands.append((label, monitor.command(machine, stage.folder, stage.place), monitor.command(machine, on_disk), kernel))
@@ -134,7 +136,7 @@ def boot_figures(results, chosen):
     for label, (monitor, name, kernel) in enumerate(chosen):
         runs = [r for r in results.get("run", {}).get(label, []) if r["marker_ns"]]
         entries = [r["first_entry_ns"] for r in results.get("entry", {}).get(label, []) if r["first_entry_ns"]]
-        exits = [r["exits"] for r in results.get("entry", {}).get(label, []) if r["exits"]]
+        seen = [r for r in results.get("entry", {}).get(label, []) if r["exits"]]
         clocks = [c for c in (guest_clock(r["line"]) for r in runs) if c]
         failed = [r["tail"] for r in results.get("run", {}).get(label, []) if not r["marker_ns"]]
         total, entry = summary([r["marker_ns"] for r in runs]), summary(entries)
@@ -146,7 +148,9 @@ def boot_figures(results, chosen):
             "vmm_instructions": entry,
             "guest_instructions": total["median"] - entry["median"] if total and entry else None,
             "guest_clock_ns": summary(clocks),
-            "exits": summary(exits),
+            "exits": summary([r["exits"] for r in seen]),
+            "page_faults": summary([r["exits_page_fault"] for r in seen]),
+            "io_exits": summary([r["exits_io"] + r["exits_mmio"] for r in seen]),
             "failed": failed,
             "runs": [r["marker_ns"] for r in runs],
         })
@@ -154,24 +158,26 @@ def boot_figures(results, chosen):
 
 
 def print_boot(figures):
-    base = next((f["instructions"]["median"] for f in figures if f["instructions"]), None)
-    rows = []
+    rows, base = [], {}
     for f in figures:
         total, entry, clock, exits = f["instructions"], f["vmm_instructions"], f["guest_clock_ns"], f["exits"]
         if not total:
-            rows.append([f["monitor"], f["kernel"], "0", "did not reach user space", "", "", "", "", "", ""])
+            rows.append([f["monitor"], f["kernel"], 0, *["–"] * 8])
             continue
+        base.setdefault(f["kernel"], total["median"] if f is figures[0] or f["monitor"] == figures[0]["monitor"] else None)
         rows.append([
             f["monitor"], f["kernel"], total["n"], number(total["median"] / 1e6, 1), f"{100 * total['iqr'] / total['median']:.1f} %",
-            ratio(total["median"], base), number(entry["median"] / 1e6, 1) if entry else "–",
+            ratio(total["median"], base[f["kernel"]]), number(entry["median"] / 1e6, 1) if entry else "–",
             number(f["guest_instructions"] / 1e6, 1) if f["guest_instructions"] else "–",
             number(clock["median"] / 1e6, 1) if clock else "–", number(exits["median"], 0) if exits else "–",
+            number(f["page_faults"]["median"], 0) if f["page_faults"] else "–",
         ])  # fmt: skip
     print_table(
         "Linux: exec → user space, millions of instructions, host and guest together",
         "VMM: exec to the first instruction of the guest. Guest: the rest, exits included; own clock: what the guest's init reads.\n"
-        "  Lab with -icount, 1 vCPU, 128 MiB, read-only ext4 root, everything in memory. Exits: up to the init's line.",
-        ["monitor", "kernel", "runs", "total", "IQR", "ratio", "VMM", "guest", "own clock", "exits"],
+        "  Lab with -icount, 1 vCPU, 128 MiB, read-only ext4 root, everything in memory. Exits (and page faults among\n"
+        "  them): up to the init's line. Ratio: to Mayfly with the same kernel.",
+        ["monitor", "kernel", "runs", "total", "IQR", "ratio", "VMM", "guest", "own clock", "exits", "faults"],
         rows,
     )
     for f in figures:

@@ -12,6 +12,8 @@
 struct mapping {
 	uint64_t start, end;
 	uint64_t rss, pss, private_clean, private_dirty;
+	bool anonymous;
+	bool excluded; /* a file that the caller says is the guest's */
 	bool guest;
 };
 
@@ -38,7 +40,8 @@ static bool parse_header(const struct plan *plan, const char *line, struct mappi
 	if (sscanf(line, "%llx-%llx %*s %*s %*s %*s %n", &start, &end, &path) != 2)
 		return false;
 	*m = (struct mapping){ .start = start, .end = end };
-	m->guest = path && line[path] && is_excluded(plan, line + path);
+	m->anonymous = !path || !line[path];
+	m->excluded = m->guest = !m->anonymous && is_excluded(plan, line + path);
 	return true;
 }
 
@@ -76,37 +79,25 @@ static int read_maps(const struct plan *plan, pid_t pid, struct map_list *list)
 	return list->nr ? 0 : -ESRCH;
 }
 
-/* The end of the run of mappings without a gap that starts at i and is exactly len bytes long, or 0. */
-static size_t window(const struct map_list *list, size_t i, uint64_t len)
-{
-	uint64_t end = list->at[i].start + len;
-
-	for (size_t k = i; k < list->nr; k++) {
-		if (k > i && list->at[k].start != list->at[k - 1].end)
-			return 0;
-		if (list->at[k].end >= end)
-			return list->at[k].end == end ? k + 1 : 0;
-	}
-	return 0;
-}
-
 /*
- * Guest RAM is a mapping of its size or more; or, where a kernel image or an initrd is mapped over part of it, several
- * mappings without a gap that have its size together.
+ * Guest RAM is an anonymous mapping of its size or more. Where a kernel image or an initrd is mapped over part of it,
+ * what is left lies right before and right after that file's mapping.
  */
 static void mark_guest(const struct plan *plan, struct map_list *list)
 {
 	uint64_t ram = plan->ram_mib << 20;
 
-	if (!ram)
-		return;
 	for (size_t i = 0; i < list->nr; i++) {
-		size_t end = window(list, i, ram);
+		struct mapping *m = &list->at[i];
 
-		if (list->at[i].end - list->at[i].start >= ram)
-			list->at[i].guest = true;
-		for (size_t k = i; k < end; k++)
-			list->at[k].guest = true;
+		if (ram && m->end - m->start >= ram)
+			m->guest = true;
+		if (!m->excluded)
+			continue;
+		if (i && m[-1].anonymous && m[-1].end == m->start)
+			m[-1].guest = true;
+		if (i + 1 < list->nr && m[1].anonymous && m[1].start == m->end)
+			m[1].guest = true;
 	}
 }
 

@@ -51,13 +51,20 @@ struct wake {
 	bool tx_ready, rx_wanted;
 };
 
+/* A driver opens the line to the interrupt controller with OUT2 (a PC's wiring) only once it has found and reset the
+ * chip. */
+static bool rx_interrupts_on(const struct serial *s)
+{
+	return (s->ier & UART_IER_RDI) && (s->mcr & (UART_MCR_OUT2 | UART_MCR_LOOP)) == UART_MCR_OUT2;
+}
+
 /*
  * Does the guest listen? While a driver starts up it clears the FIFO, and what was typed or piped in before would be
  * lost: so input waits until receive interrupts are on, or the line status is read again and again with nothing sent.
  */
 static bool guest_listens(const struct serial *s)
 {
-	return (s->ier & UART_IER_RDI) || s->idle_polls >= POLLS_TO_LISTEN;
+	return rx_interrupts_on(s) || s->idle_polls >= POLLS_TO_LISTEN;
 }
 
 static uint8_t read_lsr(struct serial *s, struct wake *wake)
@@ -137,20 +144,19 @@ static void transmit(struct serial *s, uint8_t byte, struct wake *wake)
 		s->tx_stalled = true;
 }
 
-static void write_ier(struct serial *s, uint8_t value, struct wake *wake)
+static void write_ier(struct serial *s, uint8_t value)
 {
 	uint8_t enabled = value & (uint8_t)~s->ier;
 
 	/* Enabling the transmitter interrupt while it is empty fires it. */
 	if ((enabled & UART_IER_THRI) && tx_has_room(s))
 		s->thr_pending = true;
-	wake->rx_wanted = enabled & UART_IER_RDI;
 	s->ier = value & 0x0f;
 }
 
 static void write_register(struct serial *s, uint64_t offset, uint8_t value, struct wake *wake)
 {
-	bool dlab = s->lcr & UART_LCR_DLAB;
+	bool dlab = s->lcr & UART_LCR_DLAB, listened = rx_interrupts_on(s);
 
 	switch (offset) {
 	case UART_TX:
@@ -163,7 +169,7 @@ static void write_register(struct serial *s, uint64_t offset, uint8_t value, str
 		if (dlab)
 			s->dlm = value;
 		else
-			write_ier(s, value, wake);
+			write_ier(s, value);
 		break;
 	case UART_FCR:
 		if (value & UART_FCR_CLEAR_RCVR) {
@@ -183,6 +189,7 @@ static void write_register(struct serial *s, uint64_t offset, uint8_t value, str
 	default:
 		break;
 	}
+	wake->rx_wanted |= rx_interrupts_on(s) && !listened;
 }
 
 static void tell(struct serial *s, const struct wake *wake)
@@ -283,7 +290,6 @@ int serial_init(struct serial *s, struct bus *pio, struct error *err)
 	pthread_mutex_init(&s->lock, NULL);
 	s->dll = 1; /* 115200 baud */
 	s->lcr = UART_LCR_WLEN8;
-	s->mcr = UART_MCR_OUT2;
 	ret = bus_add(pio, SERIAL_COM1, SERIAL_PORTS, &ops, s);
 	return ret ? error_set(err, ret, "serial: ports 0x3f8-0x3ff are taken") : 0;
 }
