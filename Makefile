@@ -40,7 +40,7 @@ RELEASE_OBJ := $(LIB_SRC:%.c=$(BUILD)/release/%.o) $(BUILD)/release/vmm/libc/chk
 DEBUG_OBJ := $(LIB_SRC:%.c=$(BUILD)/debug/%.o)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
 
-.PHONY: all debug deps kernel kernel-bench rootfs images-check demo check check-unit check-native check-lab bench lint format help install clean
+.PHONY: all debug deps kernel kernel-generic rootfs debian demo demo-all check check-unit check-native check-lab bench lint format help install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -87,8 +87,15 @@ kernel: ## build the two guest kernels (about 6 minutes, once)
 	@rootfs/build-kernel smp
 	@rootfs/build-kernel up
 
-rootfs: ## build the guest images (about 2 minutes, once)
+kernel-generic: ## build the untuned kernel that also runs under other monitors (about 5 minutes, once)
+	@rootfs/build-kernel generic
+
+rootfs: ## build the small guest images (seconds)
 	@rootfs/build-image rootfs
+
+debian: ## a Debian root image, and Debian's own cloud kernel (about 2 minutes, once)
+	@rootfs/build-image debian.ext4
+	@rootfs/fetch-debian-kernel
 
 # ---- what people run ----
 
@@ -97,9 +104,15 @@ demo: ## boot real kernels and show how long each step took
 	@$(MAKE) --no-print-directory all kernel rootfs
 	@scripts/demo
 
+demo-all: ## the same for every kind of guest: 1-8 vCPUs, 64 MiB-6 GiB, Debian's own kernel
+	@scripts/deps --quiet
+	@$(MAKE) --no-print-directory all kernel rootfs debian
+	@scripts/demo all
+
 check: ## run every test: unit, native, lab
 	@scripts/deps --quiet
-	@$(MAKE) --no-print-directory all debug kernel rootfs guest
+	@$(MAKE) --no-print-directory all debug guest $(UNIT_BIN)
+	@$(MAKE) --no-print-directory rootfs debian kernel kernel-generic
 	@tests/check unit native lab
 
 check-unit: $(UNIT_BIN) ## run the unit tests
@@ -108,10 +121,10 @@ check-unit: $(UNIT_BIN) ## run the unit tests
 check-native: all debug guest ## run the tests that this host's KVM can run
 	@tests/check native
 
-check-lab: all debug kernel rootfs guest ## run the tests that need a Linux guest
+check-lab: all debug kernel kernel-generic rootfs debian guest ## run the tests that need a Linux guest
 	@tests/check lab
 
-bench: all guest ## measure against other monitors (FIRECRACKER=, KVMTOOL=, CLOUD_HYPERVISOR= add peers)
+bench: all guest kernel kernel-generic rootfs ## measure against other monitors (FIRECRACKER=, KVMTOOL=, CLOUD_HYPERVISOR= add peers)
 	@tests/bench/run
 
 lint: ## clang-format, clang-tidy, cppcheck, shellcheck

@@ -20,7 +20,6 @@
 
 /* The VMM's boot timer: a byte at 0 says "user space reached" (as Firecracker's), a word at 4 is our exit status. */
 #define BOOT_TIMER 0xC0000000
-#define REACHED    123
 #define QUIET_FS   (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 /* NULL where the kernel finds RAM or another driver at that address (other VMMs). */
@@ -37,14 +36,14 @@ static volatile uint8_t *map_boot_timer(void)
 static size_t read_file(const char *path, char *buf, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = read(fd, buf, size - 1), used = n > 0 ? n : 0;
+	ssize_t n = read(fd, buf, size - 1);
 
 	close(fd);
-	buf[used] = '\0';
-	return (size_t)used;
+	buf[n > 0 ? n : 0] = '\0';
+	return n > 0 ? (size_t)n : 0;
 }
 
-/* Standard input, output and error exist whatever the kernel managed to open; a silent console is no reason to die. */
+/* Standard input, output and error exist whatever the kernel opened; a silent console is no reason to die. */
 static void ensure_stdio(void)
 {
 	int fd = 0;
@@ -97,10 +96,8 @@ static void announce(const struct timespec *up, const char *cmdline)
 		u.machine, cpus, cpus == 1 ? "" : "s", (long)up->tv_sec, up->tv_nsec / 1000, device, type, mode);
 }
 
-/*
- * The value of mayfly.exec=, or NULL. As in the kernel, double quotes round the value or the whole argument keep
- * spaces together; a command that needs a double quote itself writes it %22 (any %XX is a byte).
- */
+/* The value of mayfly.exec=, or NULL. As in the kernel, double quotes round the value or the whole argument keep
+ * spaces together; a command that needs a double quote itself writes it %22 (any %XX is a byte). */
 static const char *wanted_command(char *cmdline)
 {
 	char *in = strstr(cmdline, "mayfly.exec="), *start, *out;
@@ -122,17 +119,17 @@ static const char *wanted_command(char *cmdline)
 	return start;
 }
 
-/* /dev/console cannot be a controlling terminal (Ctrl-C, job control): take the tty behind it. */
+/* /dev/console cannot be a controlling terminal (job control): take the tty behind it. Not by the shell: when a
+ * session's leader ends, the terminal is hung up and what was not sent yet is dropped. */
 static void take_terminal(void)
 {
 	char path[64] = "/dev/", active[48];
-	int fd;
 
 	setsid();
 	read_file("/sys/class/tty/console/active", active, sizeof(active));
 	active[strcspn(active, "\n")] = '\0';
 	strcat(path, strrchr(active, ' ') ? strrchr(active, ' ') + 1 : active);
-	fd = open(path, O_RDWR | O_CLOEXEC);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
 	for (int i = 0; !ioctl(fd, TIOCSCTTY, 0) && i <= 2; i++)
 		dup2(fd, i);
 }
@@ -140,26 +137,31 @@ static void take_terminal(void)
 /* Run the command or a shell and bury orphans until it ends. Returns its exit status, 128 + n for signal n. */
 static int run(const char *command)
 {
-	pid_t pid = fork(), dead;
+	pid_t pid = fork();
 	int status = 127 << 8;
 
 	if (pid == 0) {
-		take_terminal();
 		setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
 		execl("/bin/sh", command ? "sh" : "-sh", command ? "-c" : NULL, command, NULL);
 		dprintf(2, "mayfly-init: /bin/sh: %s\n", strerror(errno));
 		_exit(127);
 	}
-	while ((dead = wait(&status)) != pid && (dead > 0 || errno == EINTR))
+	setpgid(pid, pid);
+	tcsetpgrp(0, pid);
+	while (wait(&status) != pid)
 		;
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/* Nothing may be lost when the machine goes away: stop everybody, then unmount or freeze every disk, last one first. */
-static void settle_disks(void)
+/* Nothing may be lost when the machine goes away: send what is printed (for 5 s at most: perhaps nobody reads the
+ * console), stop everybody, then unmount or freeze every disk, last one first. */
+static void settle(void)
 {
 	char mounts[4096], where[256];
+	int unsent;
 
+	for (int i = 0; i < 500 && ioctl(1, TIOCOUTQ, &unsent) == 0 && unsent > 0; i++)
+		usleep(10000);
 	kill(-1, SIGKILL);
 	while (wait(NULL) > 0)
 		;
@@ -172,15 +174,6 @@ static void settle_disks(void)
 	}
 }
 
-/* What is printed but not sent yet would be lost with the machine. Bounded: perhaps nobody reads the console. */
-static void settle_console(void)
-{
-	int waiting;
-
-	for (int i = 0; i < 500 && ioctl(1, TIOCOUTQ, &waiting) == 0 && waiting > 0; i++)
-		usleep(10000);
-}
-
 int main(void)
 {
 	static char cmdline[4096];
@@ -191,18 +184,16 @@ int main(void)
 	mount_on("devtmpfs", "/dev", MS_NOSUID, "mode=755");
 	volatile uint8_t *timer = map_boot_timer();
 	if (timer)
-		*timer = REACHED;
+		*timer = 123;
 	clock_gettime(CLOCK_BOOTTIME, &up);
 	ensure_stdio();
 	set_up_system();
 	read_file("/proc/cmdline", cmdline, sizeof(cmdline));
 	announce(&up, cmdline);
+	take_terminal();
 	int status = run(wanted_command(cmdline));
-	settle_console();
-	settle_disks();
+	settle();
 	if (timer)
 		*(volatile uint32_t *)(timer + 4) = (uint32_t)status;
-	reboot(RB_AUTOBOOT);
-	for (;;)
-		pause();
+	return reboot(RB_AUTOBOOT);
 }

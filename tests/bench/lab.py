@@ -107,11 +107,12 @@ def prepare(monitors, build, timer, runs, memory_runs):
     return stage, chosen
 
 
-def run_lab(stage, total):
+def run_lab(stage, total, cpu):
     """Runs the plan; returns {kind: {label: [measurement]}}."""
     results, label = {}, None
     progress = Progress("Linux guests in the lab, counting instructions", total)
-    command = [str(ROOT / "tests/lab/run"), "--icount", "--timeout", "7200", "--tmpfs", str(stage.folder), "sh", f"{INSIDE}/plan.sh"]
+    command = [str(ROOT / "tests/lab/run"), "--icount", "--timeout", "7200", "--tmpfs", str(stage.folder)]
+    command += [*(["--cpu", cpu] if cpu else []), "sh", f"{INSIDE}/plan.sh"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace") as lab:
         for line in lab.stdout:
             if line.startswith("@"):
@@ -201,11 +202,11 @@ def memory_figures(results, chosen):
     return out
 
 
-def measure(monitors, build, timer, runs, memory_runs):
+def measure(monitors, build, timer, runs, memory_runs, cpu=None):
     """All lab rows in one boot of the lab. Returns (boot figures, memory figures)."""
     stage, chosen = prepare(monitors, build, timer, runs, memory_runs)
     if not chosen:
         raise FileNotFoundError("no kernel under build/kernel: run `make kernel kernel-bench` first")
-    results = run_lab(stage, len(chosen) * (1 + 3 + runs + memory_runs))
+    results = run_lab(stage, len(chosen) * (1 + 3 + runs + memory_runs), cpu)
     shutil.rmtree(stage.folder, ignore_errors=True)
     return boot_figures(results, chosen), memory_figures(results, chosen)

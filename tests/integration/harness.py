@@ -30,7 +30,7 @@ SANITIZER_REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehavior
 MADE_BY = {
     "mayfly": "make all",
     "mayfly-debug": "make debug",
-    "guest": "make guest",
+    "tests": "make guest",
     "kernel": "make kernel",
     "images": "make rootfs",
 }

@@ -45,7 +45,7 @@ def test_sizes(release, kernel, vcpus, mib):
 def test_console_input(mayfly):
     """A shell on the console: it echoes what is typed, answers, and its exit status becomes ours."""
     vm = mayfly.start(configure(mayfly), stdin=subprocess.PIPE)
-    vm.expect(rb"mayfly-init: Linux \S+ x86_64, .*[#$] ?$")
+    vm.expect(rb"mayfly-init: Linux \S+ x86_64, .*[#$] ?(\x1b\[6n)?$")
     vm.send(b"echo a$((6*7))b\n")
     vm.expect(rb"echo a\$\(\(6\*7\)\)b\r?\n.*a42b")
     long_line = b"x" * 300  # several times the UART's FIFO
@@ -103,7 +103,7 @@ def test_default_kernel_and_arguments(release, tmp_path):
     config = configure(release)
     config["boot-source"] = {}
     vm = release.start(config, stdin=subprocess.PIPE)
-    vm.expect(rb"mayfly-init: .* 2 vCPUs, .*[#$] ?$")
+    vm.expect(rb"mayfly-init: .* 2 vCPUs, .*[#$] ?(\x1b\[6n)?$")
     vm.send(b"cat /proc/cmdline; exit 3\n")
     assert vm.wait().code == 3
     assert "quiet reboot=k panic=-1 root=/dev/vda ro" in console(vm)
