@@ -39,7 +39,8 @@ static const char level_names[][6] = {
 
 void log_config_init(struct log_config *cfg)
 {
-	cfg->log_path[0] = '\0';
+	if (cfg->log_path[0]) /* a page that is only read stays shared */
+		cfg->log_path[0] = '\0';
 	cfg->level = LOG_INFO;
 	cfg->level_given = false;
 	cfg->show_level = false;

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = (ROOT / os.environ.get("BUILD", "build")).resolve()
 IN_LAB = bool(os.environ.get("MAYFLY_LAB"))
 # Seconds. Only there so that a hang ends as a failure; nothing that works comes near them.
-PATIENCE = 240 if IN_LAB else 30
+PATIENCE = 90 if IN_LAB else 30
 
 # vmm/exit_codes.h, for users in docs/exit-codes.md.
 BAD_CONFIG, BAD_ARGUMENTS, HOST_CANNOT, GUEST_CRASHED, INTERNAL_ERROR = 152, 153, 154, 155, 156
