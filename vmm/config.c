@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Each path has a page of its own, and a zeroed page that is only read is not made: dirty memory is what a microVM costs. */
+/* Each path has a page of its own, and a zeroed page that is only read is not made: dirty memory is what a microVM
+ * costs. */
 static void clear(char *text)
 {
 	if (text[0])

@@ -107,7 +107,7 @@ static void input_never_overflows(void **state)
 
 	(void)state;
 	assert_int_equal(serial_rx_room(&serial), 0); /* nobody listens yet */
-	out(UART_IER, 0xf); /* as autoconfig() does, to see which bits stay */
+	out(UART_IER, 0xf);                           /* as autoconfig() does, to see which bits stay */
 	assert_int_equal(serial_rx_room(&serial), 0);
 	out(UART_IER, UART_IER_RDI);
 	assert_int_equal(rx_wakes, 0);
