@@ -49,6 +49,7 @@ struct machine {
 	unsigned int nr_transports;
 	struct boot_entry entry;
 	struct vcpu vcpu[CONFIG_MAX_VCPUS];
+	_Atomic bool booted;
 	unsigned int nr_started; /* vCPU threads to join */
 
 	pthread_mutex_t lock; /* guards the end: the first reason counts */
@@ -141,6 +142,9 @@ static void on_booted(void *opaque)
 {
 	struct machine *m = opaque;
 
+	/* The first time counts, and a guest that goes on writing fills no log. */
+	if (atomic_exchange(&m->booted, true))
+		return;
 	timeline_mark(m->timeline, STEP_USER_SPACE);
 	if (m->timeline->wanted)
 		timeline_log(m->timeline);
