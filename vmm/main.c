@@ -1,4 +1,6 @@
 /* main.c: arguments in, exit code out. */
+#include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -21,6 +23,24 @@ static int fail(const struct error *err, int code)
 	text_escape(shown, sizeof(shown), err->message, strlen(err->message));
 	dprintf(STDERR_FILENO, "mayfly: %s\n", shown);
 	return code;
+}
+
+/*
+ * A caller that closed standard input, output or error would have the next file we open take its number, and a disk
+ * would receive what the guest prints. One system call when all is well.
+ */
+static void occupy_standard_fds(void)
+{
+	struct pollfd fds[3] = { { .fd = STDIN_FILENO }, { .fd = STDOUT_FILENO }, { .fd = STDERR_FILENO } };
+	unsigned int i;
+
+	if (poll(fds, 3, 0) <= 0)
+		return;
+	for (i = 0; i < 3; i++) {
+		/* The lowest free number is the one that is missing. */
+		if ((fds[i].revents & POLLNVAL) && open("/dev/null", O_RDWR) != fds[i].fd)
+			_exit(EXIT_HOST_CANNOT);
+	}
 }
 
 /* Signals of supervisors count as 128 + signal, as a shell would say it. */
@@ -92,6 +112,7 @@ int main(int argc, char **argv)
 	struct args args;
 
 	timeline_begin(&timeline);
+	occupy_standard_fds();
 	if (args_parse(argc, argv, &args, &err))
 		return fail(&err, EXIT_BAD_ARGUMENTS);
 	switch (args.action) {
