@@ -51,8 +51,8 @@ def test_console_input(mayfly):
     long_line = b"x" * 300  # several times the UART's FIFO
     vm.send(b"echo " + long_line + b" | wc -c\n")
     vm.expect(rb"\n301\r?\n")
-    vm.send(b"echo now; sleep 100\n")
-    vm.expect(rb"\nnow\r?\n")  # before that the line editor would get the next key
+    vm.send(b"sh -c 'echo now; sleep 100'\n")
+    vm.expect(rb"\nnow\r?\n")  # said by the foreground job; before that the shell would get the next key
     vm.send(b"\x03")
     vm.expect(rb"\^C")
     vm.send(b"exit 9\n")
