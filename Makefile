@@ -83,11 +83,11 @@ $(BUILD)/unit/%: tests/unit/%.c $(DEBUG_OBJ)
 deps: ## install the Debian packages that everything here needs
 	@scripts/deps
 
-kernel: ## build the two guest kernels (about 6 minutes, once)
+kernel: ## build the two guest kernels (about 10 minutes, once)
 	@rootfs/build-kernel smp
 	@rootfs/build-kernel up
 
-kernel-generic: ## build the untuned kernel that also runs under other monitors (about 5 minutes, once)
+kernel-generic: ## build the kernel that also runs under other monitors (about 6 minutes, once)
 	@rootfs/build-kernel generic
 
 rootfs: ## build the small guest images (seconds)
@@ -112,7 +112,7 @@ demo-all: ## the same for every kind of guest: 1-8 vCPUs, 64 MiB-6 GiB, Debian's
 check: ## run every test: unit, native, lab
 	@scripts/deps --quiet
 	@$(MAKE) --no-print-directory all debug guest $(UNIT_BIN)
-	@$(MAKE) --no-print-directory rootfs debian kernel kernel-generic
+	@$(MAKE) --no-print-directory rootfs debian kernel
 	@tests/check unit native lab
 
 check-unit: $(UNIT_BIN) ## run the unit tests
@@ -121,7 +121,7 @@ check-unit: $(UNIT_BIN) ## run the unit tests
 check-native: all debug guest ## run the tests that this host's KVM can run
 	@tests/check native
 
-check-lab: all debug kernel kernel-generic rootfs debian guest ## run the tests that need a Linux guest
+check-lab: all debug kernel rootfs debian guest ## run the tests that need a Linux guest
 	@tests/check lab
 
 bench: all guest kernel kernel-generic rootfs ## measure against other monitors (FIRECRACKER=, KVMTOOL=, CLOUD_HYPERVISOR= add peers)

@@ -13,7 +13,7 @@ TROUBLE = re.compile(r"^.*(WARNING:|BUG:|Oops|Call Trace|general protection|unab
 # behind; the guest's kernel notices, says so and goes on without XSAVE. Not ours, and seen nowhere but in the lab.
 LAB_ONLY = re.compile(r"^.*XSAVE consistency problem.*?(?=^[^\n]*pid_max)", re.M | re.S)
 
-SMP, UP, GENERIC = "kernel/vmlinux-smp", "kernel/vmlinux-up", "kernel/vmlinux-generic"
+SMP, UP = "kernel/vmlinux-smp", "kernel/vmlinux-up"
 
 
 def script_disk(vmm, script, name="script.sh"):
