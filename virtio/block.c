@@ -196,7 +196,7 @@ static bool within_rate(struct block *blk, const struct block_request *req, int 
 
 	if (!rate_limiter_active(&blk->limiter))
 		return true;
-	cost = verdict == BLOCK_PENDING ? block_request_cost(req, blk->file) : 0;
+	cost = verdict == BLOCK_PENDING ? block_request_cost(req) : 0;
 	now = event_loop_now_ns();
 	wait = rate_limiter_take(&blk->limiter, cost, now);
 	if (!wait)
@@ -351,7 +351,7 @@ static int block_activate(struct virtio_device *dev)
 		ret = block_io_create(&blk->io, blk->engine, dev->loop, &client, &err);
 	if (ret) {
 		metrics_inc(block_activate_fails);
-		log_error("drives[%s]: %s", blk->drive_id, err.message);
+		log_error_limited("drives[%s]: %s", blk->drive_id, err.message);
 	}
 	return ret;
 }

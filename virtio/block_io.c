@@ -28,7 +28,7 @@ static int create_any(struct block_io **out, enum block_io_engine engine, struct
 	if (engine == BLOCK_IO_URING)
 		return error_set(err, ret, "%s", why.message);
 	/* EPERM by policy, ENOSYS without CONFIG_IO_URING, ENOMEM by limits: the reason changes nothing. */
-	log_info("%s; the drive uses a worker thread instead", why.message);
+	log_warn_limited("%s; the drive uses a worker thread instead", why.message);
 	return block_io_thread_create(out, loop, err);
 }
 

@@ -39,7 +39,6 @@ struct block_io;
 
 /* The engines' side of it. */
 struct block_io_ops {
-	const char *name;
 	void (*kick)(struct block_io *io);
 	void (*ready)(struct block_io *io); /* ev.fd is readable: take in what has completed */
 	void (*wait)(struct block_io *io);  /* block until something has completed */

@@ -162,7 +162,6 @@ static void thread_destroy(struct block_io *io)
 }
 
 static const struct block_io_ops thread_ops = {
-	.name = "thread",
 	.kick = thread_kick,
 	.ready = thread_ready,
 	.wait = thread_wait,

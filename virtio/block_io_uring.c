@@ -15,6 +15,7 @@
  */
 #define SQ_ENTRIES 64u
 #define RETRY_NS   1000000u
+#define INLINE_MAX (256ull * 1024) /* bytes of one transfer */
 
 #ifndef IORING_SETUP_SINGLE_ISSUER
 #define IORING_SETUP_SINGLE_ISSUER (1U << 12)
@@ -29,6 +30,17 @@ struct uring_io {
 static struct uring_io *to_uring(struct block_io *io)
 {
 	return (struct uring_io *)io;
+}
+
+/* A large transfer to or from the page cache is a long copy: not inside io_uring_enter, on the loop's thread. */
+static bool is_large(const struct block_io_op *op)
+{
+	uint64_t bytes = 0;
+	unsigned int i;
+
+	for (i = 0; i < op->nr_iov && bytes <= INLINE_MAX; i++)
+		bytes += op->iov[i].iov_len;
+	return bytes > INLINE_MAX;
 }
 
 static void prepare(struct io_uring_sqe *sqe, struct block_io_op *op)
@@ -47,6 +59,8 @@ static void prepare(struct io_uring_sqe *sqe, struct block_io_op *op)
 		io_uring_prep_fallocate(sqe, op->fd, op->mode, (off_t)op->offset, (off_t)op->len);
 		break;
 	}
+	if ((op->type == BLOCK_IO_READ || op->type == BLOCK_IO_WRITE) && is_large(op))
+		io_uring_sqe_set_flags(sqe, IOSQE_ASYNC);
 	io_uring_sqe_set_data(sqe, op);
 }
 
@@ -135,7 +149,6 @@ static void uring_destroy(struct block_io *io)
 }
 
 static const struct block_io_ops uring_ops = {
-	.name = "io_uring",
 	.kick = uring_kick,
 	.ready = uring_ready,
 	.wait = uring_wait,

@@ -173,15 +173,15 @@ int block_request_check(const struct block_request *req, const struct block_trai
 	}
 }
 
-uint64_t block_request_cost(const struct block_request *req, const struct block_file *file)
+uint64_t block_request_cost(const struct block_request *req)
 {
 	switch (req->type) {
 	case VIRTIO_BLK_T_IN:
 	case VIRTIO_BLK_T_OUT:
 		return req->data_len;
 	case VIRTIO_BLK_T_WRITE_ZEROES:
-		/* Free where the file system just notes it down, dear where we have to write it. */
-		return file->no_zero_range ? (uint64_t)req->range.num_sectors * BLOCK_SECTOR_SIZE : 0;
+		/* Whether the host notes it down or writes it all is not known before. */
+		return (uint64_t)req->range.num_sectors * BLOCK_SECTOR_SIZE;
 	default:
 		return 0;
 	}
@@ -323,7 +323,7 @@ static int advance_range(struct block_request *req, const struct block_traits *t
 		/* Discard is advice: where the host cannot free the space, the data just stays. */
 		if (req->type == VIRTIO_BLK_T_DISCARD)
 			return VIRTIO_BLK_S_OK;
-		if (req->op.result != -EINVAL)
+		if (req->op.result != -EINVAL && (req->op.mode & FALLOC_FL_ZERO_RANGE))
 			req->file->no_zero_range = true;
 		return start_zeroes(req);
 	}

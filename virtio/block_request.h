@@ -61,7 +61,7 @@ int block_request_check(const struct block_request *req, const struct block_trai
 			const struct block_file *file);
 
 /* block_request_cost - bytes to ask of the bandwidth limiter. */
-uint64_t block_request_cost(const struct block_request *req, const struct block_file *file);
+uint64_t block_request_cost(const struct block_request *req);
 
 /*
  * block_request_start - begin a request that passed the check; block_request_advance - go on after req->op has

@@ -79,7 +79,7 @@ static void mmio_broken(struct virtio_device *dev)
 	raise_interrupt(mmio, VIRTIO_MMIO_INT_CONFIG);
 }
 
-static void set_ioeventfd(struct virtio_mmio *mmio, unsigned int queue, uint32_t flags)
+static int set_ioeventfd(struct virtio_mmio *mmio, unsigned int queue, uint32_t flags)
 {
 	struct kvm_ioeventfd ioev = {
 		.datamatch = queue,
@@ -89,8 +89,10 @@ static void set_ioeventfd(struct virtio_mmio *mmio, unsigned int queue, uint32_t
 		.flags = KVM_IOEVENTFD_FLAG_DATAMATCH | flags,
 	};
 
-	if (ioctl(mmio->vm_fd, KVM_IOEVENTFD, &ioev) < 0)
-		log_warn("virtio device %s, queue %u: KVM_IOEVENTFD: %s", mmio->dev->id, queue, strerror(errno));
+	if (ioctl(mmio->vm_fd, KVM_IOEVENTFD, &ioev) == 0)
+		return 0;
+	log_warn_limited("virtio device %s, queue %u: KVM_IOEVENTFD: %s", mmio->dev->id, queue, strerror(errno));
+	return -errno;
 }
 
 static void on_kick(struct event_fd *ev, uint32_t events)
@@ -114,13 +116,18 @@ static void switch_to_ioeventfd(struct virtio_mmio *mmio, unsigned int queue)
 	kick->event.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (kick->event.fd < 0)
 		return;
-	if (event_loop_add(mmio->loop, &kick->event, EPOLLIN)) {
-		close(kick->event.fd);
-		kick->event.fd = -1;
-		return;
-	}
-	set_ioeventfd(mmio, queue, 0);
+	if (event_loop_add(mmio->loop, &kick->event, EPOLLIN))
+		goto err_close;
+	if (set_ioeventfd(mmio, queue, 0))
+		goto err_remove;
 	metrics_inc(virtio_ioeventfd_switched);
+	return;
+
+err_remove:
+	event_loop_remove(mmio->loop, &kick->event);
+err_close:
+	close(kick->event.fd);
+	kick->event.fd = -1;
 }
 
 static void drop_ioeventfds(struct virtio_mmio *mmio)
@@ -133,7 +140,7 @@ static void drop_ioeventfds(struct virtio_mmio *mmio)
 		kick->forwarded = 0;
 		if (kick->event.fd < 0)
 			continue;
-		set_ioeventfd(mmio, i, KVM_IOEVENTFD_FLAG_DEASSIGN);
+		(void)set_ioeventfd(mmio, i, KVM_IOEVENTFD_FLAG_DEASSIGN);
 		event_loop_remove(mmio->loop, &kick->event);
 		close(kick->event.fd);
 		kick->event.fd = -1;
@@ -274,17 +281,22 @@ static void set_half(uint64_t *field, bool high, uint32_t value)
 		*field = (*field & ~0xffffffffull) | value;
 }
 
-/* 4.2.2.2: a queue is set up between FEATURES_OK and DRIVER_OK, and not any more once it is ready. */
+/*
+ * 4.2.2.2: a queue is set up between FEATURES_OK and DRIVER_OK, and not any more once it is ready. A live queue is
+ * given up by a reset only, as in Firecracker; drivers then say so once more for each queue (QueueReady = 0), which is
+ * nothing.
+ */
 static void write_queue(struct virtio_mmio *mmio, uint64_t offset, uint32_t value)
 {
-	struct virtqueue *vq;
+	bool known = mmio->queue_sel < mmio->dev->ops->nr_queues;
+	struct virtqueue *vq = &mmio->dev->queue[known ? mmio->queue_sel : 0];
 
-	if (mmio->queue_sel >= mmio->dev->ops->nr_queues || !(mmio->status & VIRTIO_CONFIG_S_FEATURES_OK) ||
-	    mmio->status & VIRTIO_CONFIG_S_DRIVER_OK) {
+	if (known && offset == VIRTIO_MMIO_QUEUE_READY && !value && !vq->ready)
+		return;
+	if (!known || !(mmio->status & VIRTIO_CONFIG_S_FEATURES_OK) || mmio->status & VIRTIO_CONFIG_S_DRIVER_OK) {
 		bad_access(mmio, "queue set-up at the wrong time", offset);
 		return;
 	}
-	vq = &mmio->dev->queue[mmio->queue_sel];
 	if (offset == VIRTIO_MMIO_QUEUE_READY) {
 		vq->ready = value == 1 && vq_check(vq) == 0;
 		if (value == 1 && !vq->ready)

@@ -226,8 +226,6 @@ static int want_kicks(struct virtqueue *vq, bool on)
  */
 static int rearm(struct virtqueue *vq)
 {
-	if (vq->notify_off)
-		return want_kicks(vq, false);
 	if (want_kicks(vq, true))
 		return -EFAULT;
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);

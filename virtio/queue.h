@@ -16,9 +16,8 @@ struct virtqueue {
 	uint16_t max_size; /* what the device offers, a power of two ≤ VIRTQUEUE_MAX_SIZE */
 	uint16_t size;     /* what the driver chose */
 	bool ready;
-	bool event_idx;  /* VIRTIO_F_EVENT_IDX (VIRTIO_RING_F_EVENT_IDX) was acknowledged */
-	bool indirect;   /* VIRTIO_RING_F_INDIRECT_DESC was acknowledged */
-	bool notify_off; /* the device polls by itself: kicks are asked to stop */
+	bool event_idx; /* VIRTIO_F_EVENT_IDX (VIRTIO_RING_F_EVENT_IDX) was acknowledged */
+	bool indirect;  /* VIRTIO_RING_F_INDIRECT_DESC was acknowledged */
 	uint64_t desc_gpa, avail_gpa, used_gpa;
 	uint16_t next_avail;     /* free-running: next entry of the avail ring to take */
 	uint16_t next_used;      /* free-running: next entry of the used ring to fill */

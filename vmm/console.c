@@ -13,9 +13,10 @@
 #include "log.h"
 #include "metrics.h"
 
-#define ESCAPE_KEY     0x01 /* Ctrl-A, as QEMU and kvmtool */
-#define CHUNK          1024 /* bytes a write, below PIPE_BUF: a pipe that polls writable takes it whole */
-#define FINISH_POLL_MS 200  /* how long the end waits for a slow reader */
+#define ESCAPE_KEY    0x01 /* Ctrl-A, as QEMU and kvmtool */
+#define CHUNK         1024 /* bytes a write, below PIPE_BUF: a pipe that polls writable takes it whole */
+#define CHUNKS_A_TURN 16   /* then the loop's other events have their turn: a guest can print without end */
+#define FINISH_NS     (1000 * 1000000ull) /* how long the end waits for a slow reader */
 
 static void watch_output(struct console *con, bool on)
 {
@@ -55,25 +56,37 @@ static ssize_t write_chunk(struct console *con, int wait_ms)
 	return written;
 }
 
-/* Moves output until there is none, the host is slow, or the rate limit is reached. */
+/* Pays for what was written last. False: not yet, the throttle timer is armed. */
+static bool pay(struct console *con)
+{
+	uint64_t now, wait;
+
+	if (!con->owed || !rate_limiter_active(&con->limiter))
+		return true;
+	now = event_loop_now_ns();
+	wait = rate_limiter_take(&con->limiter, con->owed, now);
+	if (wait) {
+		event_loop_arm(con->loop, &con->throttle, now + wait);
+		return false;
+	}
+	con->owed = 0;
+	return true;
+}
+
+/* Moves output until there is none, the host is slow, the rate limit is reached, or others have waited long enough. */
 static void flush_output(struct console *con)
 {
-	ssize_t n;
+	unsigned int chunks = 0;
+	ssize_t n = 1;
 
 	if (con->throttle.armed)
 		return;
-	while ((n = write_chunk(con, 0)) > 0) {
-		uint64_t now, wait;
-
-		if (!rate_limiter_active(&con->limiter))
-			continue;
-		now = event_loop_now_ns();
-		wait = rate_limiter_take(&con->limiter, (uint64_t)n, now);
-		if (wait) {
-			event_loop_arm(con->loop, &con->throttle, now + wait);
-			break;
-		}
+	while (pay(con) && chunks < CHUNKS_A_TURN && (n = write_chunk(con, 0)) > 0) {
+		con->owed = (uint64_t)n;
+		chunks++;
 	}
+	if (chunks == CHUNKS_A_TURN && !con->throttle.armed)
+		event_loop_post(con->loop, &con->tx_work);
 	watch_output(con, n == 0);
 }
 
@@ -204,11 +217,18 @@ static void rx_wanted(void *opaque)
 	event_loop_post(con->loop, &con->rx_work);
 }
 
+/* No foreground process group at all means that we led the session ourselves, which has ended with us. */
+static bool terminal_is_ours(void)
+{
+	pid_t foreground = tcgetpgrp(STDIN_FILENO);
+
+	return foreground == getpgrp() || foreground < 0;
+}
+
 /*
  * A kill -9 leaves nobody to restore the terminal, so a tiny process stays behind that does nothing else: it sleeps
  * until our end of a pipe closes, and restores unless we wrote a byte first (then it is done already). It leaves
- * a terminal alone that has a new foreground process group: that one has set it up as it likes. No group at all means
- * that we led the session ourselves, which has ended with us.
+ * a terminal alone that has a new foreground process group: that one has set it up as it likes.
  */
 static void terminal_watcher(struct console *con)
 {
@@ -224,8 +244,7 @@ static void terminal_watcher(struct console *con)
 		signal(SIGTERM, SIG_IGN);
 		signal(SIGTTOU, SIG_IGN);
 		close(pipe_fd[1]);
-		if (read(pipe_fd[0], &done, 1) == 0 &&
-		    (tcgetpgrp(STDIN_FILENO) == getpgrp() || tcgetpgrp(STDIN_FILENO) < 0))
+		if (read(pipe_fd[0], &done, 1) == 0 && terminal_is_ours())
 			tcsetattr(STDIN_FILENO, TCSANOW, &con->saved);
 		_exit(0);
 	}
@@ -304,11 +323,14 @@ int console_init(struct console *con, struct serial *serial, const struct serial
 
 void console_finish(struct console *con)
 {
-	while (write_chunk(con, FINISH_POLL_MS) > 0)
-		continue;
+	uint64_t now = event_loop_now_ns(), end = now + FINISH_NS;
+
+	while (now < end && write_chunk(con, (int)((end - now + 999999) / 1000000)) > 0)
+		now = event_loop_now_ns();
 	if (!con->terminal)
 		return;
-	tcsetattr(STDIN_FILENO, TCSADRAIN, &con->saved);
+	if (terminal_is_ours())
+		tcsetattr(STDIN_FILENO, TCSADRAIN, &con->saved);
 	(void)!write(con->watcher_fd, "", 1);
 	con->terminal = false;
 }

@@ -18,8 +18,8 @@ struct console {
 	struct event_fd in, out;
 	struct event_work tx_work, rx_work;
 	struct event_timer throttle;
-	struct token_bucket_config rate;
 	struct rate_limiter limiter;
+	uint64_t owed; /* bytes written that the limiter has not been asked for yet */
 	bool in_watched, out_watched;
 	bool terminal;                    /* standard input is a terminal that we put into raw mode */
 	bool escape;                      /* the byte before was Ctrl-A */

@@ -63,11 +63,6 @@ int event_loop_add(struct event_loop *loop, struct event_fd *ev, uint32_t events
 	return control(loop, EPOLL_CTL_ADD, ev, events);
 }
 
-int event_loop_modify(struct event_loop *loop, struct event_fd *ev, uint32_t events)
-{
-	return control(loop, EPOLL_CTL_MOD, ev, events);
-}
-
 void event_loop_remove(struct event_loop *loop, struct event_fd *ev)
 {
 	unsigned int i;
@@ -126,30 +121,33 @@ void event_loop_post(struct event_loop *loop, struct event_work *work)
 	}
 }
 
-static struct event_work *take_work(struct event_loop *loop)
+static struct event_work *take_works(struct event_loop *loop)
 {
-	struct event_work *work;
+	struct event_work *first;
 
 	pthread_mutex_lock(&loop->lock);
-	work = loop->works;
-	if (work) {
-		loop->works = work->next;
-		if (!loop->works)
-			loop->works_tail = &loop->works;
-		work->queued = false;
-	}
+	first = loop->works;
+	loop->works = NULL;
+	loop->works_tail = &loop->works;
 	pthread_mutex_unlock(&loop->lock);
-	return work;
+	return first;
 }
 
+/* Only what is there now: what is posted meanwhile waits for the next turn, or a guest could keep the loop to itself.
+ */
 static void run_works(struct event_loop *loop)
 {
-	struct event_work *work;
+	struct event_work *work, *next;
 	uint64_t count;
 
 	(void)!read(loop->wake_fd, &count, sizeof(count));
-	while (!loop->stop && (work = take_work(loop)))
+	for (work = take_works(loop); work && !loop->stop; work = next) {
+		pthread_mutex_lock(&loop->lock);
+		next = work->next;
+		work->queued = false; /* from here on it can be posted again */
+		pthread_mutex_unlock(&loop->lock);
 		work->run(work);
+	}
 }
 
 static void run_timers(struct event_loop *loop)

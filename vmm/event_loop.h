@@ -51,9 +51,8 @@ struct event_loop {
 int event_loop_init(struct event_loop *loop, struct error *err);
 void event_loop_destroy(struct event_loop *loop);
 
-/* event_loop_add, _modify, _remove - watch fd for EPOLL* events (level-triggered). Loop thread only; 0 or -errno. */
+/* event_loop_add, _remove - watch fd for EPOLL* events (level-triggered). Loop thread only; 0 or -errno. */
 int event_loop_add(struct event_loop *loop, struct event_fd *ev, uint32_t events);
-int event_loop_modify(struct event_loop *loop, struct event_fd *ev, uint32_t events);
 void event_loop_remove(struct event_loop *loop, struct event_fd *ev);
 
 /* event_loop_arm - call timer->expired once at deadline_ns (re-arming moves it); _disarm takes it back. Loop thread

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -90,8 +91,8 @@ int log_init(const struct log_config *cfg, const char *instance_id, struct error
 			char shown[200];
 
 			text_escape(shown, sizeof(shown), cfg->log_path, strlen(cfg->log_path));
-			return error_set(err, fd, "log_path: %s: %s (needs a file or FIFO that can be written)", shown,
-					 strerror(-fd));
+			return error_set(err, fd, "logger.log_path: %s: %s (needs a file or FIFO that can be written)",
+					 shown, strerror(-fd));
 		}
 	}
 	if (logger.fd != STDERR_FILENO)
@@ -140,6 +141,17 @@ static size_t format_head(char *dst, size_t size, enum log_level level, const ch
 	return at + (n < 0 ? 0 : (size_t)n);
 }
 
+/*
+ * stderr is shared with whoever started us, so it cannot be made O_NONBLOCK; a pipe that nobody drains must not stop a
+ * vCPU or the loop. A pipe that polls writable takes PIPE_BUF bytes, and a line is shorter.
+ */
+static bool takes_a_line(int fd)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLOUT };
+
+	return fd != STDERR_FILENO || poll(&pfd, 1, 0) > 0;
+}
+
 void log_write(enum log_level level, const char *file, int line, const char *fmt, ...)
 {
 	int saved_errno = errno, n;
@@ -162,7 +174,7 @@ void log_write(enum log_level level, const char *file, int line, const char *fmt
 	len = format_head(out, sizeof(out), level, file, line);
 	len += text_escape(out + len, sizeof(out) - len - 1, text, text_len);
 	out[len++] = '\n';
-	if (write(logger.fd, out, len) != (ssize_t)len)
+	if (!takes_a_line(logger.fd) || write(logger.fd, out, len) != (ssize_t)len)
 		metrics_inc(logger_missed_log_count);
 	errno = saved_errno;
 }

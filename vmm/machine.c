@@ -88,7 +88,11 @@ static void machine_end(struct machine *m, enum machine_end end, int signal)
 static void on_vcpu_ended(struct vcpu *vcpu, enum vcpu_end end)
 {
 	struct machine *m = vcpu->opaque;
+	bool said_status;
 
+	pthread_mutex_lock(&m->lock);
+	said_status = m->result.has_guest_status;
+	pthread_mutex_unlock(&m->lock);
 	switch (end) {
 	case VCPU_KICKED:
 		break;
@@ -97,7 +101,7 @@ static void on_vcpu_ended(struct vcpu *vcpu, enum vcpu_end end)
 		break;
 	case VCPU_SHUTDOWN:
 		/* A triple fault is how some kernels reboot; one that has said its status before means it. */
-		machine_end(m, m->result.has_guest_status ? MACHINE_GUEST_OFF : MACHINE_GUEST_CRASH, 0);
+		machine_end(m, said_status ? MACHINE_GUEST_OFF : MACHINE_GUEST_CRASH, 0);
 		break;
 	case VCPU_CRASHED:
 		machine_end(m, MACHINE_GUEST_CRASH, 0);
@@ -315,8 +319,6 @@ static int add_devices(struct machine *m, struct error *err)
 
 	if (!ret)
 		ret = add_drives(m, err);
-	if (!ret)
-		ret = watch_signals(m, err);
 	if (!ret) {
 		m->console.quit = on_quit;
 		m->console.opaque = m;
@@ -371,7 +373,8 @@ int machine_create(struct machine **out, const struct config *cfg, struct timeli
 	if (ret)
 		return ret;
 	*blame = BLAME_HOST;
-	return create_vcpus(m, host_cpuid, err);
+	ret = watch_signals(m, err);
+	return ret ? ret : create_vcpus(m, host_cpuid, err);
 }
 
 int machine_run(struct machine *m, struct machine_result *result, struct error *err)
@@ -390,7 +393,9 @@ int machine_run(struct machine *m, struct machine_result *result, struct error *
 	if (m->cfg->metrics_path[0])
 		event_loop_arm(&m->loop, &m->metrics_timer, event_loop_now_ns() + METRICS_PERIOD_NS);
 	event_loop_run(&m->loop);
+	pthread_mutex_lock(&m->lock);
 	*result = m->result;
+	pthread_mutex_unlock(&m->lock);
 	return 0;
 }
 

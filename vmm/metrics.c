@@ -55,7 +55,8 @@ int metrics_open(const char *path, struct error *err)
 			char shown[200];
 
 			text_escape(shown, sizeof(shown), path, strlen(path));
-			return error_set(err, code, "metrics_path: %s: %s (needs a file or FIFO that can be written)",
+			return error_set(err, code,
+					 "metrics.metrics_path: %s: %s (needs a file or FIFO that can be written)",
 					 shown, strerror(-code));
 		}
 	}

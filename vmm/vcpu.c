@@ -209,8 +209,13 @@ static void on_kick_signal(int signo)
 void vcpu_kick_prepare(void)
 {
 	const struct sigaction action = { .sa_handler = on_kick_signal };
+	sigset_t kick;
 
 	sigaction(KICK_SIGNAL, &action, NULL);
+	/* Who started us may have blocked it, and a mask survives exec. */
+	sigemptyset(&kick);
+	sigaddset(&kick, KICK_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 }
 
 void vcpu_kick_and_join(struct vcpu *vcpu)

@@ -56,6 +56,22 @@ def test_kill(mayfly, guest):
     vm.wait_session_gone()
 
 
+def test_signal_while_flooding_a_quick_reader(mayfly, guest):
+    """The guest prints faster than it can be told to stop: the loop must see the signal all the same."""
+    vm = mayfly.start(guest(FLOOD), stdout=subprocess.DEVNULL)
+    time.sleep(0.5)
+    vm.signal(signal.SIGTERM)
+    assert vm.wait(SOON).code == 128 + signal.SIGTERM
+
+
+def test_kick_signal_blocked_by_the_parent(mayfly, guest):
+    """The signal mask survives exec, and the vCPUs are called out of the guest by a signal."""
+    vm = mayfly.start(guest(READY_IDLE), preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1}))
+    vm.expect(b"F")
+    vm.signal(signal.SIGTERM)
+    assert vm.wait(SOON).code == 128 + signal.SIGTERM
+
+
 def test_signal_many_vcpus(mayfly, guest):
     config = guest(READY_IDLE)
     config["machine-config"]["vcpu_count"] = 32
@@ -273,7 +289,7 @@ def test_input_from_a_file(mayfly, guest, tmp_path):
 def test_descriptors_closed(mayfly, guest, scratch, what):
     """A drive opened where standard output should be must not get the console's output."""
     config = guest(counting(300), drives=[drive("d", scratch)])
-    outcome = mayfly.run(config, wrapper=("sh", "-c", f'exec "$@" {CLOSED[what]}', "sh"))
+    outcome = mayfly.run(config, wrapper=("bash", "-c", f'exec "$@" {CLOSED[what]}', "sh"))
     assert outcome.code == 0
     assert scratch.read_bytes().count(0) == scratch.stat().st_size
 
@@ -322,6 +338,35 @@ def test_full_pipe_does_not_stop_the_end(mayfly, guest, code):
     vm.signal(signal.SIGTERM)
     assert vm.wait(SOON).code == 128 + signal.SIGTERM
     os.close(read_end)
+
+
+def test_full_log_pipe_stops_nothing(mayfly, guest):
+    """stderr is a pipe that somebody opened and never reads: log lines are lost, the microVM goes on to its end."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    try:
+        vm = mayfly.start(guest(TRIPLE_FAULT), wrapper=("bash", "-c", f'exec "$@" 2>&{writer}', "bash"), pass_fds=(writer,))
+        assert vm.wait(SOON).code == GUEST_CRASHED
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def test_console_rate_limit(mayfly, guest, tmp_path):
+    out, size, refill_ms = tmp_path / "console", 1000, 100
+    limit = {"size": size, "refill_time": refill_ms}
+    start = time.monotonic()
+    vm = mayfly.start(guest(FLOOD, serial={"serial_out_path": str(out), "rate_limiter": limit}))
+    time.sleep(1.5)
+    written, elapsed_ms = out.stat().st_size, 1000 * (time.monotonic() - start)
+    vm.signal(signal.SIGTERM)
+    vm.wait(SOON)
+    chunk = 1024  # is paid for after it was written
+    assert size < written <= size + chunk + size * elapsed_ms / refill_ms
 
 
 def test_slow_reader_gets_everything(mayfly, guest):

@@ -59,6 +59,12 @@ static void words_for_init_stay_last(void **state)
 	(void)state;
 	set_args("quiet -- --single me");
 	expect(1, "quiet virtio_mmio.device=4K@0xc0001000:5 -- --single me");
+	set_args("-- me");
+	expect(1, " virtio_mmio.device=4K@0xc0001000:5 -- me");
+	set_args("quiet --");
+	expect(1, "quiet virtio_mmio.device=4K@0xc0001000:5 --");
+	set_args("x=\"a -- b\" --c");
+	expect(1, "x=\"a -- b\" --c virtio_mmio.device=4K@0xc0001000:5");
 }
 
 static void too_long_is_refused(void **state)

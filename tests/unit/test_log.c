@@ -361,8 +361,9 @@ static void bad_path(void **state)
 	(void)state;
 	strcpy(bad.log_path, "/nowhere/a\nb");
 	assert_int_equal(log_init(&bad, NULL, &err), -ENOENT);
-	assert_string_equal(err.message, "log_path: /nowhere/a\\nb: No such file or directory (needs a file or FIFO "
-					 "that can be written)");
+	assert_string_equal(err.message,
+			    "logger.log_path: /nowhere/a\\nb: No such file or directory (needs a file or FIFO "
+			    "that can be written)");
 	strcpy(bad.log_path, "/tmp");
 	assert_int_equal(log_init(&bad, NULL, &err), -EISDIR);
 	/* The log that was there goes on. */

@@ -264,7 +264,7 @@ static void nowhere(void **state)
 	/* A path that fails leaves the one that was there. */
 	assert_int_equal(metrics_open(file, &err), -ENOENT);
 	assert_string_equal(err.message,
-			    "metrics_path: /nowhere/a\\nb: No such file or directory (needs a file or FIFO "
+			    "metrics.metrics_path: /nowhere/a\\nb: No such file or directory (needs a file or FIFO "
 			    "that can be written)");
 	assert_int_equal(metrics_flush(), 0);
 	json_decref(line(0));

@@ -1,8 +1,10 @@
 /* cmdline.c: puts the kernel command line together. */
 #include "boot/cmdline.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,20 +51,38 @@ static void append_root(struct text *text, const struct config *cfg)
 	}
 }
 
+/* The word "--", behind which everything is init's, or the end of args. The kernel's parser splits words alike. */
+static const char *init_args(const char *args)
+{
+	bool quoted = false, word_starts = true;
+
+	for (; *args; args++) {
+		if (word_starts && !strncmp(args, "--", 2) && (!args[2] || isspace((unsigned char)args[2])))
+			break;
+		if (*args == '"')
+			quoted = !quoted;
+		word_starts = !quoted && isspace((unsigned char)*args);
+	}
+	return args;
+}
+
 int cmdline_build(char out[CONFIG_CMDLINE_SIZE], const struct config *cfg, unsigned int nr_virtio, struct error *err)
 {
 	const char *args = cfg->boot.boot_args_given ? cfg->boot.boot_args : CMDLINE_DEFAULT;
-	const char *for_init = strstr(args, " -- ");
+	const char *for_init = init_args(args);
+	size_t own = (size_t)(for_init - args);
 	struct text text = { .at = out, .room = CONFIG_CMDLINE_SIZE };
 	unsigned int i;
 
-	append(&text, "%.*s", for_init ? (int)(for_init - args) : (int)strlen(args), args);
+	while (*for_init && own && isspace((unsigned char)args[own - 1]))
+		own--;
+	append(&text, "%.*s", (int)own, args);
 	append_root(&text, cfg);
 	for (i = 0; i < nr_virtio; i++)
 		append(&text, " virtio_mmio.device=4K@%#llx:%u", X86_VIRTIO_GPA + i * X86_VIRTIO_SIZE,
 		       X86_VIRTIO_GSI + i);
-	if (for_init)
-		append(&text, "%s", for_init);
+	if (*for_init)
+		append(&text, " %s", for_init);
 	if (!text.room)
 		return error_set(
 			err, -E2BIG,
