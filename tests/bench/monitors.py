@@ -204,6 +204,16 @@ class CloudHypervisor(Monitor):
         return [*command, "--cmdline", boot_args]
 
 
+class Floor(Monitor):
+    """tests/bench/floor.c: no monitor, only the KVM calls that each of them makes."""
+
+    def __init__(self, binary):
+        super().__init__("bare KVM calls", binary)
+
+    def command(self, machine, folder, place=lambda path: path):
+        return self.prefix(place)
+
+
 def find_monitors(build):
     """Mayfly first, then the peers that are there. A path that was given and does not work is an error."""
     found = [Mayfly(build / "mayfly")]
