@@ -108,16 +108,6 @@ struct tables {
 	bool overflow;
 };
 
-static uint8_t checksum(const void *data, size_t len)
-{
-	const uint8_t *p = data;
-	unsigned int sum = 0;
-
-	while (len--)
-		sum += *p++;
-	return (uint8_t)-sum;
-}
-
 static struct header make_header(const char signature[4], uint8_t revision, size_t length)
 {
 	struct header h = { .length = (uint32_t)length,
@@ -152,7 +142,7 @@ static uint64_t append_table(struct tables *t, void *table, size_t len)
 	struct header *h = table;
 
 	h->checksum = 0;
-	h->checksum = checksum(table, len);
+	h->checksum = x86_checksum(table, len);
 	return append(t, table, len);
 }
 
@@ -254,8 +244,8 @@ static void fill_rsdp(struct tables *t, uint64_t xsdt)
 			  .length = sizeof(r),
 			  .xsdt = xsdt };
 
-	r.checksum = checksum(&r, offsetof(struct rsdp, length));
-	r.ext_checksum = checksum(&r, sizeof(r));
+	r.checksum = x86_checksum(&r, offsetof(struct rsdp, length));
+	r.ext_checksum = x86_checksum(&r, sizeof(r));
 	memcpy(t->bytes, &r, sizeof(r));
 }
 

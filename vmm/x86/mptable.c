@@ -82,16 +82,6 @@ static void add(struct mp_table *t, const void *entry, size_t len)
 	t->entries++;
 }
 
-static uint8_t checksum(const void *data, size_t len)
-{
-	const uint8_t *p = data;
-	unsigned int sum = 0;
-
-	while (len--)
-		sum += *p++;
-	return (uint8_t)-sum;
-}
-
 static void add_processors_and_buses(struct mp_table *t, unsigned int nr_vcpus)
 {
 	struct mp_bus bus = { .type = MP_BUS, .id = ISA_BUS, .name = "ISA   " };
@@ -151,10 +141,10 @@ int mptable_write(struct guest_memory *gm, unsigned int nr_vcpus, struct error *
 	add_interrupts(&t, nr_vcpus);
 	header.length = (uint16_t)(t.len - sizeof(pointer));
 	header.entries = t.entries;
-	pointer.checksum = checksum(&pointer, sizeof(pointer));
+	pointer.checksum = x86_checksum(&pointer, sizeof(pointer));
 	memcpy(t.bytes, &pointer, sizeof(pointer));
 	memcpy(t.bytes + sizeof(pointer), &header, sizeof(header));
-	header.checksum = checksum(t.bytes + sizeof(pointer), header.length);
+	header.checksum = x86_checksum(t.bytes + sizeof(pointer), header.length);
 	memcpy(t.bytes + sizeof(pointer), &header, sizeof(header));
 	if (gm_write(gm, MP_GPA, t.bytes, t.len))
 		return error_set(err, -EFAULT, "machine-config.mem_size_mib: no RAM for the MP table");

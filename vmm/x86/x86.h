@@ -3,6 +3,7 @@
 #define MAYFLY_X86_H
 
 #include <linux/kvm.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "boot/boot.h"
@@ -22,6 +23,17 @@
 /* mptable_write - Intel MP 1.4 table for nr_vcpus, one IOAPIC, ISA identity IRQs; in the last KiB of base memory. 0 or
  * -errno. */
 int mptable_write(struct guest_memory *gm, unsigned int nr_vcpus, struct error *err);
+
+/* x86_checksum - the byte that makes a firmware table's bytes add up to 0 (ACPI 6.5, 5.2.5.3; MP 1.4, 4.2). */
+static inline uint8_t x86_checksum(const void *data, size_t len)
+{
+	const uint8_t *p = data;
+	unsigned int sum = 0;
+
+	while (len--)
+		sum += *p++;
+	return (uint8_t)-sum;
+}
 
 /*
  * acpi_write - XSDT, hardware-reduced FADT, MADT, DSDT (nr_virtio LNRO0005 devices, COM1) at BOOT_ACPI_GPA
