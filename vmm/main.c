@@ -75,7 +75,8 @@ static void give_back_stack(void)
 	const uintptr_t page = 4096, most = 32 * page;
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0) & -page;
 
-	/* One page for what this call itself needs. Where the stack is shorter, -ENOMEM comes after the part that is there. */
+	/* One page for what this call itself needs. Where the stack is shorter, -ENOMEM comes after the part that is
+	 * there. */
 	(void)madvise((void *)(here - page - most), most, MADV_DONTNEED);
 }
 
