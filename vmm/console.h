@@ -34,8 +34,8 @@ struct console {
 /*
  * console_init - connect serial to where cfg says; a terminal becomes raw (Ctrl-A x ends the microVM, Ctrl-A twice
  * types one) Sets serial's tx_ready, rx_wanted and opaque. 0 or -errno with a sentence naming serial.serial_out_path.
- * Start-up thread, before any other thread: it forks the process that puts the terminal right should this one be
- * killed.
+ * Start-up thread, before guest memory and disks are there: it forks the process that puts the terminal right should
+ * this one be killed.
  */
 int console_init(struct console *con, struct serial *serial, const struct serial_config *cfg, struct event_loop *loop,
 		 struct error *err);

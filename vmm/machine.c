@@ -173,11 +173,8 @@ static void raise_serial_irq(void *opaque)
 
 static int create_vm(struct machine *m, struct error *err)
 {
-	int ret;
+	int ret = kvm_open(&m->kvm, err);
 
-	ret = event_loop_init(&m->loop, err);
-	if (!ret)
-		ret = kvm_open(&m->kvm, err);
 	if (ret)
 		return ret;
 	timeline_mark(m->timeline, STEP_VM);
@@ -313,17 +310,20 @@ static int watch_signals(struct machine *m, struct error *err)
 	return event_loop_add(&m->loop, &m->signals, EPOLLIN);
 }
 
+/* Before the VM: a process that is forked to look after a terminal must not hold guest memory or disks. */
+static int start_console(struct machine *m, struct error *err)
+{
+	m->console.quit = on_quit;
+	m->console.opaque = m;
+	return console_init(&m->console, &m->serial, &m->cfg->serial, &m->loop, err);
+}
+
 static int add_devices(struct machine *m, struct error *err)
 {
 	int ret = add_legacy_devices(m, err);
 
 	if (!ret)
 		ret = add_drives(m, err);
-	if (!ret) {
-		m->console.quit = on_quit;
-		m->console.opaque = m;
-		ret = console_init(&m->console, &m->serial, &m->cfg->serial, &m->loop, err);
-	}
 	timeline_mark(m->timeline, STEP_DEVICES);
 	return ret;
 }
@@ -363,6 +363,14 @@ int machine_create(struct machine **out, const struct config *cfg, struct timeli
 	m->timeline = timeline;
 	pthread_mutex_init(&m->lock, NULL);
 	m->end_work = (struct event_work){ .run = on_end_work, .opaque = m };
+	ret = event_loop_init(&m->loop, err);
+	if (ret)
+		return ret;
+	*blame = BLAME_CONFIG;
+	ret = start_console(m, err);
+	if (ret)
+		return ret;
+	*blame = BLAME_HOST;
 	ret = create_vm(m, err);
 	if (ret)
 		return ret;
