@@ -193,7 +193,7 @@ int json_parse_file(const char *path, size_t max_len, json_t **out, struct error
 	text_escape(shown, sizeof(shown), path, strlen(path));
 	if (fd < 0) {
 		ret = -errno;
-		return error_set(err, ret, "%s: %s", shown, strerror(-ret));
+		return error_set(err, ret, "%s: %s (needs a JSON file that can be read)", shown, strerror(-ret));
 	}
 	ret = read_all(fd, max_len, &in);
 	close(fd);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "text.h"
 
 static const char *advice(int code, bool read_only)
 {
@@ -34,11 +35,11 @@ static const char *advice(int code, bool read_only)
 static int open_failed(struct error *err, int code, const char *drive_id, const char *path, bool read_only)
 {
 	if (code == -EACCES || code == -EPERM)
-		return error_set(err, code, "drives[%s].path_on_host: %s: %s%s by uid %u%s)", drive_id, path,
-				 strerror(-code), advice(code, read_only), (unsigned int)geteuid(),
-				 read_only ? "" : ", or is_read_only: true");
-	return error_set(err, code, "drives[%s].path_on_host: %s: %s%s", drive_id, path, strerror(-code),
-			 advice(code, read_only));
+		return error_set(err, code, "drives[%s].path_on_host: %s: %s%s by uid %u%s)", drive_id,
+				 text_path_shown(path), strerror(-code), advice(code, read_only),
+				 (unsigned int)geteuid(), read_only ? "" : ", or is_read_only: true");
+	return error_set(err, code, "drives[%s].path_on_host: %s: %s%s", drive_id, text_path_shown(path),
+			 strerror(-code), advice(code, read_only));
 }
 
 static const char *kind_of(mode_t mode)
@@ -93,7 +94,7 @@ static int open_disk(const char *drive_id, const char *path, bool read_only, str
 	if (fd < 0 && errno == ENXIO)
 		return error_set(err, -ENXIO,
 				 "drives[%s].path_on_host: %s: No such device (needs a regular file or block device)",
-				 drive_id, path);
+				 drive_id, text_path_shown(path));
 	if (fd < 0)
 		return open_failed(err, -errno, drive_id, path, read_only);
 	if (fstat(fd, &st)) {
@@ -103,7 +104,7 @@ static int open_disk(const char *drive_id, const char *path, bool read_only, str
 	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
 		ret = error_set(err, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL,
 				"drives[%s].path_on_host: %s: %s (needs a regular file or block device)", drive_id,
-				path, kind_of(st.st_mode));
+				text_path_shown(path), kind_of(st.st_mode));
 		goto close_fd;
 	}
 	/* io_uring takes the flag at its word and fails with EAGAIN where it would have to wait for the disk. */

@@ -27,7 +27,7 @@ struct boot_source_config {
 	bool present;
 	char kernel_image_path[PATH_MAX]; /* empty: the kernel built for this vCPU count, see machine.c */
 	char initrd_path[PATH_MAX];
-	char boot_args[CONFIG_CMDLINE_SIZE]; /* empty and !boot_args_given: CONFIG_DEFAULT_BOOT_ARGS */
+	char boot_args[CONFIG_CMDLINE_SIZE]; /* empty and !boot_args_given: CMDLINE_DEFAULT */
 	bool boot_args_given;
 };
 

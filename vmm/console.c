@@ -12,6 +12,7 @@
 
 #include "log.h"
 #include "metrics.h"
+#include "text.h"
 
 #define ESCAPE_KEY    0x01 /* Ctrl-A, as QEMU and kvmtool */
 #define CHUNK         1024 /* bytes a write, below PIPE_BUF: a pipe that polls writable takes it whole */
@@ -283,7 +284,7 @@ static int open_output(const struct serial_config *cfg, struct error *err)
 			return error_set(
 				err, -errno,
 				"serial.serial_out_path: %s: %s (needs a file, FIFO or terminal that can be written)",
-				cfg->serial_out_path, strerror(errno));
+				text_path_shown(cfg->serial_out_path), strerror(errno));
 		return fd;
 	}
 	fd = isatty(STDOUT_FILENO) ? open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY) : -1;

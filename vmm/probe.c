@@ -16,6 +16,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "config.h"
 #include "event_loop.h"
 #include "exit_codes.h"
 #include "kvm.h"
@@ -168,7 +169,10 @@ static bool kernel_mode_is_native(const struct probe_vm *vm)
 	return halted && best >= native_from;
 }
 
-static bool probe_kvm(void)
+/* What it finds decides the verdict. */
+enum verdict { NOTHING_RUNS, USER_MODE_RUNS, LINUX_RUNS };
+
+static enum verdict probe_kvm(void)
 {
 	struct probe_vm vm;
 	struct error err = { 0 };
@@ -176,10 +180,10 @@ static bool probe_kvm(void)
 	bool ok = true, native, breakpoint;
 
 	if (make_vm(&vm, &err)) {
-		line("/dev/kvm", false, err.message);
-		return false;
+		line("KVM", false, err.message);
+		return NOTHING_RUNS;
 	}
-	line("/dev/kvm", true, "KVM API version 12");
+	line("KVM", true, "/dev/kvm, API version 12");
 	for (i = 0; i < sizeof(capabilities) / sizeof(capabilities[0]); i++) {
 		const struct capability *cap = &capabilities[i];
 		bool yes = ioctl(vm.kvm.vm_fd, KVM_CHECK_EXTENSION, cap->number) > 0;
@@ -187,13 +191,15 @@ static bool probe_kvm(void)
 		line(cap->name, yes, cap->use);
 		ok = ok && (yes || !cap->needed);
 	}
-	printf("  %-24s %-4d recommended at most %d\n", "vCPUs per microVM",
+	printf("  %-24s %-4u KVM would take %d and recommends at most %d\n", "vCPUs per microVM", CONFIG_MAX_VCPUS,
 	       ioctl(vm.kvm.vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS),
 	       ioctl(vm.kvm.vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS));
+	if (!ok)
+		return NOTHING_RUNS;
 	native = kernel_mode_is_native(&vm);
 	breakpoint = run_to_halt(&vm);
 	line("breakpoints (int3)", breakpoint, "Linux tests them while booting");
-	return ok && native && breakpoint;
+	return native && breakpoint ? LINUX_RUNS : USER_MODE_RUNS;
 }
 
 static void probe_files(void)
@@ -213,17 +219,17 @@ static void probe_files(void)
 
 int probe_host(void)
 {
-	bool linux_runs;
+	enum verdict verdict;
 
 	printf("What this host can run:\n");
-	linux_runs = probe_kvm();
+	verdict = probe_kvm();
 	probe_files();
-	if (linux_runs) {
+	if (verdict == LINUX_RUNS) {
 		printf("Verdict: Linux guests run here.\n");
 		return EXIT_GUEST_OK;
 	}
-	if (access("/dev/kvm", R_OK | W_OK)) {
-		printf("Verdict: no microVM runs here, for want of /dev/kvm.\n");
+	if (verdict == NOTHING_RUNS) {
+		printf("Verdict: no microVM runs here; the lines marked \"no\" say why.\n");
 		return EXIT_HOST_CANNOT;
 	}
 	printf("Verdict: KVM is here, but the CPU does not run kernel-mode code for it (KVM on PVM, or nested without\n"

@@ -91,6 +91,15 @@ size_t text_escape(char *dst, size_t size, const char *src, size_t len)
 	return out;
 }
 
+const char *text_path(char dst[TEXT_PATH_ROOM], const char *path)
+{
+	const size_t shown = TEXT_PATH_ROOM - sizeof("...");
+	size_t len = strlen(path);
+
+	snprintf(dst, TEXT_PATH_ROOM, "%s%s", len > shown ? "..." : "", len > shown ? path + len - shown : path);
+	return dst;
+}
+
 unsigned int text_distance(const char *a, const char *b)
 {
 	size_t la = strlen(a), lb = strlen(b), i, j;

@@ -14,6 +14,14 @@
 size_t text_escape(char *dst, size_t size, const char *src, size_t len);
 
 /*
+ * text_path - what an error sentence shows of a path so that its reason still fits: all, or "..." and the end of it
+ * Returns dst. text_path_shown needs no buffer of the caller's; what it returns lives as long as the block. Any thread.
+ */
+#define TEXT_PATH_ROOM 124
+const char *text_path(char dst[TEXT_PATH_ROOM], const char *path);
+#define text_path_shown(path) text_path((char[TEXT_PATH_ROOM]){ 0 }, path)
+
+/*
  * text_distance - how many single-letter edits lie between two names
  * Names longer than 63 bytes are taken to be far from everything (UINT_MAX). Any thread.
  */

@@ -27,7 +27,7 @@ struct timeline {
 /* timeline_begin - the clock starts now. */
 void timeline_begin(struct timeline *timeline);
 
-/* timeline_mark - the step is done now. timeline_log - one aligned line per step, in µs, at level info. */
+/* timeline_mark - the step is done now. timeline_log - one aligned line per step, in ms, at level info. */
 void timeline_mark(struct timeline *timeline, enum timeline_step step);
 void timeline_log(const struct timeline *timeline);
 

@@ -112,7 +112,7 @@ static void log_registers(const struct vcpu *vcpu)
 static enum vcpu_end crashed(const struct vcpu *vcpu, const char *what, unsigned long long detail)
 {
 	metrics_inc(vcpu_failures);
-	log_error("vCPU %u: the guest cannot go on: %s (%#llx)", vcpu->index, what, detail);
+	log_error("vCPU %u: the guest cannot go on: %s %#llx", vcpu->index, what, detail);
 	log_registers(vcpu);
 	return VCPU_CRASHED;
 }
@@ -155,7 +155,9 @@ static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end)
 			       run->fail_entry.hardware_entry_failure_reason);
 		return false;
 	case KVM_EXIT_INTERNAL_ERROR:
-		*end = crashed(vcpu, "KVM could not emulate an instruction, suberror", run->internal.suberror);
+		*end = crashed(vcpu,
+			       "KVM could not emulate an instruction (mayfly --probe tells what runs here), suberror",
+			       run->internal.suberror);
 		return false;
 	default:
 		*end = crashed(vcpu, "unexpected exit, reason", run->exit_reason);
@@ -172,7 +174,9 @@ static enum vcpu_end run_loop(struct vcpu *vcpu)
 			if (!handle_exit(vcpu, &end))
 				return end;
 		} else if (errno != EINTR && errno != EAGAIN) {
-			log_error("vCPU %u: KVM_RUN: %s", vcpu->index, strerror(errno));
+			log_error("vCPU %u: KVM_RUN: %s%s", vcpu->index, strerror(errno),
+				  errno == EFAULT ? " (guest memory is gone; was the kernel or initrd file cut short?)"
+						  : "");
 			log_registers(vcpu);
 			return VCPU_HOST_ERROR;
 		}

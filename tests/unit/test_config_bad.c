@@ -321,12 +321,13 @@ static void bad_files(void **state)
 	free(text);
 	config_init(&cfg);
 	assert_int_equal(config_parse_file("/nowhere/vm.json", &cfg, &err), -ENOENT);
-	assert_string_equal(err.message, "/nowhere/vm.json: No such file or directory");
+	assert_string_equal(err.message,
+			    "/nowhere/vm.json: No such file or directory (needs a JSON file that can be read)");
 	assert_int_equal(config_parse_file("/tmp", &cfg, &err), -EISDIR);
 	assert_string_equal(err.message, "/tmp: Is a directory");
 	assert_int_equal(config_parse_file("/dev/zero", &cfg, &err), -EFBIG);
 	assert_int_equal(config_parse_file("/a\nb", &cfg, &err), -ENOENT);
-	assert_string_equal(err.message, "/a\\nb: No such file or directory");
+	assert_string_equal(err.message, "/a\\nb: No such file or directory (needs a JSON file that can be read)");
 	config_free(&cfg);
 }
 

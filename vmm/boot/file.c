@@ -8,21 +8,19 @@
 #include <unistd.h>
 
 #include "boot/image.h"
+#include "text.h"
 
 /* A path may be longer than a whole sentence has room for; its end tells more than its beginning. */
-#define SHOWN_PATH 120u
 
 int boot_fail(const struct boot_file *file, struct error *err, int code, const char *fmt, ...)
 {
-	size_t len = strlen(file->path);
-	size_t skip = len > SHOWN_PATH ? len - SHOWN_PATH : 0;
 	char text[sizeof(err->message)];
 	va_list ap;
 
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	return error_set(err, code, "%s: %s%s: %s", file->field, skip ? "..." : "", file->path + skip, text);
+	return error_set(err, code, "%s: %s: %s", file->field, text_path_shown(file->path), text);
 }
 
 int boot_file_open(struct boot_file *file, const char *field, const char *path, struct error *err)
@@ -34,7 +32,7 @@ int boot_file_open(struct boot_file *file, const char *field, const char *path, 
 	/* O_NONBLOCK: a FIFO must be refused below, not waited for. */
 	file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (file->fd < 0)
-		return boot_fail(file, err, -errno, "%s", strerror(errno));
+		return boot_fail(file, err, -errno, "%s (needs a file that can be read)", strerror(errno));
 	if (fstat(file->fd, &st) < 0)
 		ret = boot_fail(file, err, -errno, "%s", strerror(errno));
 	else if (!S_ISREG(st.st_mode))
