@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,15 @@ def test_sizes(release, kernel, vcpus, mib):
     assert mib * (1 - 64 / 4096) - 45 < ram < mib, f"{ram} of {mib} MiB"
     assert int(said(text, "above")) == (1 if mib > 3072 else 0)
     assert abs(int(said(text, "now")) - time.time()) < 120
+
+
+def test_demo():
+    """What `make demo` runs once everything is built: the example's configuration, as it is."""
+    demo = Path(__file__).resolve().parents[2] / "scripts/demo"
+    env = {**os.environ, "MAYFLY_IN_LAB": "1"}  # it is where Linux runs
+    done = subprocess.run([demo, "example"], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mayfly-init: Linux" in done.stdout and "guest in user space" in done.stdout
 
 
 def test_console_input(mayfly):
