@@ -191,7 +191,7 @@ static enum verdict probe_kvm(void)
 		line(cap->name, yes, cap->use);
 		ok = ok && (yes || !cap->needed);
 	}
-	printf("  %-24s %-4u KVM would take %d and recommends at most %d\n", "vCPUs per microVM", CONFIG_MAX_VCPUS,
+	printf("  %-24s %-4d KVM would take %d and recommends at most %d\n", "vCPUs per microVM", CONFIG_MAX_VCPUS,
 	       ioctl(vm.kvm.vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS),
 	       ioctl(vm.kvm.vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_NR_VCPUS));
 	if (!ok)
