@@ -88,11 +88,11 @@ static int set_ioeventfd(struct virtio_mmio *mmio, unsigned int queue, uint32_t 
 		.fd = mmio->kick[queue].event.fd,
 		.flags = KVM_IOEVENTFD_FLAG_DATAMATCH | flags,
 	};
+	int ret = ioctl(mmio->vm_fd, KVM_IOEVENTFD, &ioev) < 0 ? -errno : 0;
 
-	if (ioctl(mmio->vm_fd, KVM_IOEVENTFD, &ioev) == 0)
-		return 0;
-	log_warn_limited("virtio device %s, queue %u: KVM_IOEVENTFD: %s", mmio->dev->id, queue, strerror(errno));
-	return -errno;
+	if (ret)
+		log_warn_limited("virtio device %s, queue %u: KVM_IOEVENTFD: %s", mmio->dev->id, queue, strerror(-ret));
+	return ret;
 }
 
 static void on_kick(struct event_fd *ev, uint32_t events)

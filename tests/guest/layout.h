@@ -3,9 +3,9 @@
 #define GUEST_LAYOUT_H
 
 /*
- * The image starts at 1 MiB, where every loader accepts it. Descriptor tables and exception stubs have fixed addresses,
- * so that the split address fields of gates and of the TSS descriptor are assembly-time constants and no instruction
- * has to build them.
+ * The image starts at 1 MiB, where every loader accepts it. Descriptor tables and exception entries have fixed
+ * addresses, so that the split address fields of gates and of the TSS descriptor are assembly-time constants and no
+ * instruction has to build them.
  */
 #define TABLES_ADDR 0x100000
 #define TSS_OFFSET  0x40

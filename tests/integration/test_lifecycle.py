@@ -289,7 +289,7 @@ def test_input_from_a_file(mayfly, guest, tmp_path):
 def test_descriptors_closed(mayfly, guest, scratch, what):
     """A drive opened where standard output should be must not get the console's output."""
     config = guest(counting(300), drives=[drive("d", scratch)])
-    outcome = mayfly.run(config, wrapper=("bash", "-c", f'exec "$@" {CLOSED[what]}', "sh"))
+    outcome = mayfly.run(config, wrapper=("sh", "-c", f'exec "$@" {CLOSED[what]}', "sh"))
     assert outcome.code == 0
     assert scratch.read_bytes().count(0) == scratch.stat().st_size
 

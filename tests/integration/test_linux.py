@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import GUEST_CRASHED, IN_LAB, PATIENCE, artifact, drive, sparse
+from harness import GUEST_CRASHED, PATIENCE, artifact, drive, sparse
 from images import MIB
 from linux_guest import SMP, UP, configure, console, run, said
 
@@ -154,13 +154,10 @@ def test_restart_by_i8042(release):
     assert outcome.code == 0
 
 
-# QEMU's emulation of SVM does not survive it: some triple faults later the lab's own kernel hangs or crashes. There the
-# triple faults of test_lifecycle.py and test_guest.py, on the host's KVM, have to do.
-if not IN_LAB:
-    def test_restart_by_triple_fault(release):
-        """reboot=t: without a status from the guest it cannot be told from a crash; with one it is what it says."""
-        assert release.run(configure(release, "reboot -f; sleep 100", args="reboot=t")).code == GUEST_CRASHED
-        assert release.run(configure(release, "finish 6", args="reboot=t")).code == 6
+def test_restart_by_triple_fault(release):
+    """reboot=t: without a status from the guest it cannot be told from a crash; with one it is what it says."""
+    assert release.run(configure(release, "reboot -f; sleep 100", args="reboot=t")).code == GUEST_CRASHED
+    assert release.run(configure(release, "finish 6", args="reboot=t")).code == 6
 
 
 def test_panic(release):

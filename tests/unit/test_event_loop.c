@@ -89,6 +89,42 @@ static void work_of_another_thread_runs_here(void **state)
 	assert_int_equal(r.count, 1);
 }
 
+#define GREEDY_TURNS 100000u
+
+static void on_greedy_work(struct event_work *work)
+{
+	struct record *r = work->opaque;
+
+	if (++r->count < GREEDY_TURNS)
+		event_loop_post(r->loop, work);
+}
+
+static void stop_on_ready(struct event_fd *ev, uint32_t events)
+{
+	(void)ev, (void)events;
+	event_loop_stop(&loop);
+}
+
+/* A guest can make its device post work again and again: descriptors (signals among them) get their turn all the same.
+ */
+static void work_that_posts_itself_starves_nobody(void **state)
+{
+	struct record r = { .loop = &loop };
+	struct event_work greedy = { .run = on_greedy_work, .opaque = &r };
+	struct event_fd other = { .ready = stop_on_ready };
+	int fds[2];
+
+	(void)state;
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(write(fds[1], "x", 1), 1);
+	other.fd = fds[0];
+	event_loop_post(&loop, &greedy);
+	assert_int_equal(event_loop_add(&loop, &other, EPOLLIN), 0);
+	event_loop_run(&loop);
+	assert_in_range(r.count, 0, 10);
+	close(fds[0]), close(fds[1]);
+}
+
 struct pair {
 	struct event_fd a, b;
 	unsigned int calls;
@@ -128,6 +164,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(timers_expire_in_order_of_deadline, start, end),
 		cmocka_unit_test_setup_teardown(work_of_another_thread_runs_here, start, end),
+		cmocka_unit_test_setup_teardown(work_that_posts_itself_starves_nobody, start, end),
 		cmocka_unit_test_setup_teardown(a_removed_descriptor_is_not_served, start, end),
 	};
 
