@@ -6,9 +6,11 @@ VERSION := $(shell cat VERSION)
 
 # ---- what is built from what ----
 
-LIB_SRC := $(sort $(filter-out vmm/main.c,$(wildcard vmm/*.c vmm/boot/*.c vmm/x86/*.c vmm/legacy/*.c virtio/*.c api-server/*.c)))
+LIB_SRC := $(sort $(filter-out vmm/main.c,$(wildcard vmm/*.c vmm/boot/*.c vmm/x86/*.c vmm/legacy/*.c vmm/snapshot/*.c virtio/*.c api-server/*.c mmds/*.c)))
+JAILER_SRC := $(sort $(filter-out jailer/main.c,$(wildcard jailer/*.c))) vmm/error.c vmm/text.c
+SNAPSHOT_TOOL_SRC := $(sort $(wildcard snapshot-tool/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
-C_FILES := $(sort $(wildcard vmm/*.[ch] vmm/*/*.[ch] virtio/*.[ch] api-server/*.[ch] rootfs/*.c tests/unit/*.[ch] tests/guest/*.[ch] tests/bench/*.c tests/lab/*.c))
+C_FILES := $(sort $(wildcard vmm/*.[ch] vmm/*/*.[ch] virtio/*.[ch] api-server/*.[ch] mmds/*.[ch] jailer/*.[ch] snapshot-tool/*.[ch] rootfs/*.c tests/unit/*.[ch] tests/guest/*.[ch] tests/fuzz/*.[ch] tests/integration/mmds_tap.c tests/integration/attack.c tests/bench/*.c tests/lab/*.c tests/proofs/*.[ch]))
 SHELL_FILES := $(sort $(shell grep -lE '^\#!.*(bash|/sh)' .ci/* tests/* tests/*/* rootfs/* scripts/* 2>/dev/null))
 
 MULTIARCH := $(shell gcc -print-multiarch 2>/dev/null)
@@ -26,7 +28,7 @@ FORTIFY := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -include vmm/libc/fortify.h
 RELEASE_CPPFLAGS := $(CPPFLAGS) -idirafter /usr/include/$(MULTIARCH) -idirafter /usr/include
 LIBGCC_DIR := $(dir $(shell gcc -print-libgcc-file-name))
 SYSTEM_LIB := /usr/lib/$(MULTIARCH)
-RELEASE_LIBS := $(SYSTEM_LIB)/libjansson.a $(SYSTEM_LIB)/liburing.a
+RELEASE_LIBS := $(SYSTEM_LIB)/libjansson.a $(SYSTEM_LIB)/libhttp_parser.a $(SYSTEM_LIB)/liburing.a
 RELEASE_LDFLAGS := -static-pie -nostdlib -Wl,-z,relro,-z,now,-z,noexecstack,-z,ibt,-z,shstk,--gc-sections,--build-id=none \
 	-Wl,-z,separate-code -Wl,--hash-style=gnu
 RELEASE_CRT_HEAD := $(MUSL)/rcrt1.o $(MUSL)/crti.o $(LIBGCC_DIR)crtbeginS.o
@@ -34,26 +36,61 @@ RELEASE_CRT_TAIL := $(LIBGCC_DIR)crtendS.o $(MUSL)/crtn.o
 
 # Debug and unit tests: glibc, with the sanitizers watching.
 DEBUG_CFLAGS := $(CSTD) $(WARN) -Og -g3 -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-DEBUG_LIBS := -ljansson -luring -lpthread
+DEBUG_LIBS := -ljansson -lhttp_parser -luring -lpthread
 
-RELEASE_OBJ := $(LIB_SRC:%.c=$(BUILD)/release/%.o) $(BUILD)/release/vmm/libc/chk.o
-DEBUG_OBJ := $(LIB_SRC:%.c=$(BUILD)/debug/%.o)
+# A program for the build and for users' own policies.
+TOOL_CFLAGS := $(CSTD) $(WARN) -O2 -g -fstack-protector-strong
+
+RELEASE_OBJ := $(LIB_SRC:%.c=$(BUILD)/release/%.o) $(BUILD)/release/vmm/libc/chk.o $(BUILD)/release/vmm/seccomp/builtin.o
+DEBUG_OBJ := $(LIB_SRC:%.c=$(BUILD)/debug/%.o) $(BUILD)/debug/vmm/seccomp/builtin.o
+
+# The filters that are built in: policies, compiled by our own tool. The sanitizers of the debug build need more calls.
+POLICY := startup vmm snapshot fork copies vcpu block_io working_set
+comma := ,
+# Those that say what is more than in another.
+POLICY_BASE_snapshot := vmm/seccomp/vmm.policy$(comma)
+POLICY_BASE_fork := vmm/seccomp/vmm.policy$(comma)vmm/seccomp/snapshot.policy$(comma)
+POLICY_BASE_copies := vmm/seccomp/startup.policy$(comma)
+SECCOMPILER_SRC := vmm/seccomp/seccompiler.c vmm/seccomp/policy.c vmm/seccomp/constants.c vmm/seccomp/shrink.c
+SECCOMPILER_OBJ := $(SECCOMPILER_SRC:%.c=$(BUILD)/tool/%.o)
+TEST_PROGRAMS := $(BUILD)/integration/mmds_tap $(BUILD)/mayfly-attack $(BUILD)/mayfly-tsan
+JAILER_OBJ := $(JAILER_SRC:%.c=$(BUILD)/release/%.o) $(BUILD)/release/vmm/libc/chk.o
+JAILER_DEBUG_OBJ := $(JAILER_SRC:%.c=$(BUILD)/debug/%.o)
+SNAPSHOT_TOOL_OBJ := $(SNAPSHOT_TOOL_SRC:%.c=$(BUILD)/release/%.o) $(LIB_SRC:%.c=$(BUILD)/release/%.o) $(BUILD)/release/vmm/libc/chk.o
+SNAPSHOT_TOOL_DEBUG_OBJ := $(SNAPSHOT_TOOL_SRC:%.c=$(BUILD)/debug/%.o) $(DEBUG_OBJ)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
 
-.PHONY: all debug deps kernel kernel-generic rootfs debian demo demo-all check check-unit check-native check-lab bench lint format help install clean
+.PHONY: all debug deps kernel kernel-generic rootfs debian demo demo-all check check-unit check-native check-lab check-fuzz soak faults bench proofs sbom lint format help install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(BUILD)/mayfly ## build the release: build/mayfly (static, hardened)
+all: $(BUILD)/mayfly $(BUILD)/mayfly-jailer $(BUILD)/mayfly-snapshot $(BUILD)/mayfly-seccompiler ## build the release: build/mayfly, its jailer and tools (static, hardened)
 
-debug: $(BUILD)/mayfly-debug ## build with AddressSanitizer and UBSan: build/mayfly-debug
+debug: $(BUILD)/mayfly-debug $(BUILD)/mayfly-jailer-debug $(BUILD)/mayfly-snapshot-debug ## build them with AddressSanitizer and UBSan: build/mayfly-debug
 
 $(BUILD)/mayfly: $(RELEASE_OBJ) $(BUILD)/release/vmm/main.o Makefile
 	@echo "  LINK    $@"
-	@gcc $(RELEASE_LDFLAGS) -o $@.full $(RELEASE_CRT_HEAD) $(filter %.o,$^) $(RELEASE_LIBS) $(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
+	@gcc $(RELEASE_LDFLAGS) -Wl,-Map=$@.map -o $@.full $(RELEASE_CRT_HEAD) $(filter %.o,$^) $(RELEASE_LIBS) $(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
 	@strip -o $@ $@.full
 
 $(BUILD)/mayfly-debug: $(DEBUG_OBJ) $(BUILD)/debug/vmm/main.o
+	@echo "  LINK    $@"
+	@gcc $(DEBUG_CFLAGS) -o $@ $^ $(DEBUG_LIBS)
+
+$(BUILD)/mayfly-jailer: $(JAILER_OBJ) $(BUILD)/release/jailer/main.o Makefile
+	@echo "  LINK    $@"
+	@gcc $(RELEASE_LDFLAGS) -Wl,-Map=$@.map -o $@ -s $(RELEASE_CRT_HEAD) $(filter %.o,$^) $(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
+
+$(BUILD)/mayfly-jailer-debug: $(JAILER_DEBUG_OBJ) $(BUILD)/debug/jailer/main.o
+	@echo "  LINK    $@"
+	@gcc $(DEBUG_CFLAGS) -o $@ $^
+
+# All of Mayfly is offered to the linker, which keeps what the tool calls: the same readers of state files and JSON.
+$(BUILD)/mayfly-snapshot: $(SNAPSHOT_TOOL_OBJ) Makefile
+	@echo "  LINK    $@"
+	@gcc $(RELEASE_LDFLAGS) -Wl,-Map=$@.map -o $@ -s $(RELEASE_CRT_HEAD) $(filter %.o,$^) $(RELEASE_LIBS) $(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
+
+$(BUILD)/mayfly-snapshot-debug: $(SNAPSHOT_TOOL_DEBUG_OBJ)
 	@echo "  LINK    $@"
 	@gcc $(DEBUG_CFLAGS) -o $@ $^ $(DEBUG_LIBS)
 
@@ -61,6 +98,35 @@ $(BUILD)/release/%.o: %.c Makefile VERSION
 	@mkdir -p $(@D)
 	@echo "  CC      $<"
 	@$(RELEASE_CC) $(RELEASE_CFLAGS) $(FORTIFY) $(RELEASE_CPPFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/mayfly-seccompiler: $(SECCOMPILER_OBJ)
+	@echo "  LINK    $@"
+	@gcc $(TOOL_CFLAGS) -o $@ $^ -lseccomp
+
+$(BUILD)/tool/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC tool $<"
+	@gcc $(TOOL_CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/seccomp/release.filter: $(BUILD)/mayfly-seccompiler $(POLICY:%=vmm/seccomp/%.policy)
+	@mkdir -p $(@D)
+	@echo "  POLICY  $@"
+	@$< --output $@ $(foreach p,$(POLICY),$(p)=$(POLICY_BASE_$(p))vmm/seccomp/$(p).policy)
+
+$(BUILD)/seccomp/debug.filter: $(BUILD)/mayfly-seccompiler $(POLICY:%=vmm/seccomp/%.policy) vmm/seccomp/debug.policy
+	@mkdir -p $(@D)
+	@echo "  POLICY  $@"
+	@$< --output $@ $(foreach p,$(POLICY),$(p)=$(POLICY_BASE_$(p))vmm/seccomp/$(p).policy$(comma)vmm/seccomp/debug.policy)
+
+$(BUILD)/%/vmm/seccomp/builtin.o: vmm/seccomp/builtin.S $(BUILD)/seccomp/%.filter $(BUILD)/seccomp/call_names.inc
+	@mkdir -p $(@D)
+	@gcc -c -DFILTERS='"$(BUILD)/seccomp/$*.filter"' -DNAMES='"$(BUILD)/seccomp/call_names.inc"' -o $@ $<
+
+# The name of each system call, in the order of their numbers.
+$(BUILD)/seccomp/call_names.inc: Makefile
+	@mkdir -p $(@D)
+	@echo '#include <asm/unistd_64.h>' | gcc -E -dM - | awk '$$2 ~ /^__NR_/ { name[$$3] = substr($$2, 6); if ($$3 + 0 > last) last = $$3 + 0 } \
+		END { for (i = 0; i <= last; i++) print "\t.asciz \"" name[i] "\"" }' >$@
 
 # The checked functions themselves are made of the plain ones.
 $(BUILD)/release/vmm/libc/chk.o: FORTIFY :=
@@ -75,8 +141,31 @@ $(BUILD)/unit/%: tests/unit/%.c $(DEBUG_OBJ)
 	@echo "  TEST    $<"
 	@gcc $(DEBUG_CFLAGS) -Wno-missing-prototypes $(CPPFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) -lcmocka $(DEBUG_LIBS)
 
--include $(RELEASE_OBJ:.o=.d) $(DEBUG_OBJ:.o=.d) $(UNIT_BIN:=.d)
+$(BUILD)/unit/test_jailer%: tests/unit/test_jailer%.c $(JAILER_DEBUG_OBJ)
+	@mkdir -p $(@D)
+	@echo "  TEST    $<"
+	@gcc $(DEBUG_CFLAGS) -Wno-missing-prototypes $(CPPFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) -lcmocka
+
+# The metadata service behind a TAP, for tests with real clients.
+$(BUILD)/integration/mmds_tap: tests/integration/mmds_tap.c $(DEBUG_OBJ)
+	@mkdir -p $(@D)
+	@echo "  TEST    $<"
+	@gcc $(DEBUG_CFLAGS) $(CPPFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) $(DEBUG_LIBS)
+
+# The release with a hook for tests of the jail: threads make whatever system call the test wants.
+$(BUILD)/integration/attack.o: tests/integration/attack.c Makefile
+	@mkdir -p $(@D)
+	@echo "  CC      $<"
+	@$(RELEASE_CC) $(RELEASE_CFLAGS) $(FORTIFY) $(RELEASE_CPPFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/mayfly-attack: $(RELEASE_OBJ) $(BUILD)/release/vmm/main.o $(BUILD)/integration/attack.o
+	@echo "  LINK    $@"
+	@gcc $(RELEASE_LDFLAGS) -Wl,--wrap=preadv,--wrap=io_uring_queue_init_params -o $@ $(RELEASE_CRT_HEAD) $^ $(RELEASE_LIBS) \
+		$(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
+
+-include $(SNAPSHOT_TOOL_OBJ:.o=.d) $(SNAPSHOT_TOOL_DEBUG_OBJ:.o=.d) $(JAILER_OBJ:.o=.d) $(JAILER_DEBUG_OBJ:.o=.d) $(BUILD)/release/jailer/main.d $(BUILD)/debug/jailer/main.d $(BUILD)/integration/attack.d $(SECCOMPILER_OBJ:.o=.d) $(RELEASE_OBJ:.o=.d) $(DEBUG_OBJ:.o=.d) $(BUILD)/release/vmm/main.d $(BUILD)/debug/vmm/main.d $(UNIT_BIN:=.d) $(BUILD)/integration/mmds_tap.d
 -include tests/guest/guest.mk
+-include tests/fuzz/fuzz.mk
 
 # ---- what is fetched, built once and kept ----
 
@@ -109,23 +198,37 @@ demo-all: ## the same for every kind of guest: 1-8 vCPUs, 64 MiB-6 GiB, Debian's
 	@$(MAKE) --no-print-directory all kernel rootfs debian
 	@scripts/demo all
 
-check: ## run every test: unit, native, lab
+CHECK ?= unit native lab
+check: ## run every test: unit, native, lab (CHECK="unit native fuzz proofs lab" is what CI runs)
 	@scripts/deps --quiet
-	@$(MAKE) --no-print-directory all debug guest $(UNIT_BIN)
+	@$(MAKE) --no-print-directory all debug guest $(TEST_PROGRAMS) $(UNIT_BIN) $(filter fuzz-build,$(CHECK:fuzz=fuzz-build))
 	@$(MAKE) --no-print-directory rootfs debian kernel
-	@tests/check unit native lab
+	@tests/check $(CHECK)
 
 check-unit: $(UNIT_BIN) ## run the unit tests
 	@tests/check unit
 
-check-native: all debug guest ## run the tests that this host's KVM can run
+check-native: all debug guest $(TEST_PROGRAMS) ## run the tests that this host's KVM can run
 	@tests/check native
 
 check-lab: all debug kernel rootfs debian guest ## run the tests that need a Linux guest
 	@tests/check lab
 
+check-fuzz: fuzz-build ## fuzz each target for FUZZ_SECONDS (60)
+	@tests/check fuzz
+
+soak: all kernel debian ## keep every device of a Linux guest busy for SOAK_SECONDS (600) while the API is asked
+	@tests/check soak
+
+faults: all debug guest ## make the host fail in every way at every system call, and start and stop 10 000 microVMs
+	@tests/check faults
+
 bench: all guest kernel kernel-generic rootfs ## measure against other monitors (FIRECRACKER=, KVMTOOL=, CLOUD_HYPERVISOR= add peers)
 	@tests/bench/run
+
+proofs: ## prove the files that take a guest's numbers free of undefined behaviour (Frama-C; about 3 minutes)
+	@tests/proofs/run
+	@tests/proofs/run --self-test
 
 lint: ## clang-format, clang-tidy, cppcheck, shellcheck
 	@scripts/lint "$(C_FILES)" "$(SHELL_FILES)" -- $(CSTD) $(filter-out -DMAYFLY%,$(CPPFLAGS))
@@ -133,13 +236,20 @@ lint: ## clang-format, clang-tidy, cppcheck, shellcheck
 format: ## rewrite the C files in the tree's format
 	@clang-format -i $(C_FILES)
 
+sbom: all ## list what the programs are made of: build/mayfly.spdx.json
+	@scripts/sbom $(BUILD)/mayfly $(BUILD)/mayfly-jailer >$(BUILD)/mayfly.spdx.json
+	@echo "  SBOM    $(BUILD)/mayfly.spdx.json"
+
 install: all ## install into PREFIX (default /usr/local)
 	install -D -m 0755 $(BUILD)/mayfly $(DESTDIR)$(PREFIX)/bin/mayfly
+	install -D -m 0755 $(BUILD)/mayfly-seccompiler $(DESTDIR)$(PREFIX)/bin/mayfly-seccompiler
+	install -D -m 0755 $(BUILD)/mayfly-snapshot $(DESTDIR)$(PREFIX)/bin/mayfly-snapshot
+	install -D -m 0755 $(BUILD)/mayfly-jailer $(DESTDIR)$(PREFIX)/bin/mayfly-jailer
 	for k in $(wildcard $(BUILD)/kernel/vmlinux-up $(BUILD)/kernel/vmlinux-smp); do \
 		install -D -m 0644 $$k $(DESTDIR)$(PREFIX)/lib/mayfly/$$(basename $$k); done
 
 clean: ## remove what was compiled (kernels and images stay; rm -r build removes all)
-	rm -rf $(BUILD)/release $(BUILD)/debug $(BUILD)/unit $(BUILD)/mayfly $(BUILD)/mayfly.full $(BUILD)/mayfly-debug
+	rm -rf $(addprefix $(BUILD)/,release debug unit tool seccomp integration fuzz/obj coverage race) $(wildcard $(BUILD)/mayfly*)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

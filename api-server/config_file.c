@@ -3,7 +3,6 @@
 
 #include "json.h"
 
-#define LATER     "not supported by this version of Mayfly (leave it out, or null)"
 #define BY_DESIGN "left out of Mayfly by design (leave it out, or null)"
 
 static int read_boot_source(const json_t *json, const struct json_where *where, void *cfg, struct error *err)
@@ -42,6 +41,24 @@ static int read_serial(const json_t *json, const struct json_where *where, void 
 	return config_parse_serial(json, &((struct config *)cfg)->serial, err);
 }
 
+static int read_nets(const json_t *json, const struct json_where *where, void *cfg, struct error *err)
+{
+	(void)where;
+	return config_parse_nets(json, cfg, err);
+}
+
+static int read_vsock(const json_t *json, const struct json_where *where, void *cfg, struct error *err)
+{
+	(void)where;
+	return config_parse_vsock(json, &((struct config *)cfg)->vsock, err);
+}
+
+static int read_mmds_config(const json_t *json, const struct json_where *where, void *cfg, struct error *err)
+{
+	(void)where;
+	return config_parse_mmds_config(json, &((struct config *)cfg)->mmds, err);
+}
+
 /* Files made by Firecracker name every resource it has, with null or [] for those not used. */
 static const struct json_field file_fields[] = {
 	{ .name = "boot-source", .kind = JSON_FIELD_SUB, .parse = read_boot_source },
@@ -50,18 +67,21 @@ static const struct json_field file_fields[] = {
 	{ .name = "logger", .kind = JSON_FIELD_SUB, .parse = read_logger },
 	{ .name = "metrics", .kind = JSON_FIELD_SUB, .parse = read_metrics },
 	{ .name = "serial", .kind = JSON_FIELD_SUB, .parse = read_serial },
-	{ .name = "network-interfaces",
-	  .kind = JSON_FIELD_REFUSED,
-	  .empty_list = true,
-	  .refusal = "not supported by this version of Mayfly (leave it out, or [])" },
-	{ .name = "vsock", .kind = JSON_FIELD_REFUSED, .refusal = LATER },
-	{ .name = "mmds-config", .kind = JSON_FIELD_REFUSED, .refusal = LATER },
-	{ .name = "cpu-config", .kind = JSON_FIELD_REFUSED, .refusal = LATER },
+	{ .name = "network-interfaces", .kind = JSON_FIELD_SUB, .parse = read_nets },
+	{ .name = "vsock", .kind = JSON_FIELD_SUB, .parse = read_vsock },
+	{ .name = "mmds-config", .kind = JSON_FIELD_SUB, .parse = read_mmds_config },
+	/* After machine-config: a custom template takes the place of a static one, as in Firecracker. */
+	{ .name = "cpu-config", .kind = JSON_FIELD_SUB, .parse = config_read_cpu_config },
 	{ .name = "balloon", .kind = JSON_FIELD_REFUSED, .refusal = BY_DESIGN },
 	{ .name = "entropy", .kind = JSON_FIELD_REFUSED, .refusal = BY_DESIGN },
 	{ .name = "pmem", .kind = JSON_FIELD_REFUSED, .empty_list = true, .refusal = BY_DESIGN },
 	{ .name = "memory-hotplug", .kind = JSON_FIELD_REFUSED, .refusal = BY_DESIGN },
 };
+
+int config_parse(const json_t *json, struct config *cfg, struct error *err)
+{
+	return json_read_object(json, NULL, file_fields, sizeof(file_fields) / sizeof(file_fields[0]), cfg, err);
+}
 
 int config_parse_file(const char *path, struct config *cfg, struct error *err)
 {
@@ -76,7 +96,7 @@ int config_parse_file(const char *path, struct config *cfg, struct error *err)
 	if (!json_is_object(json))
 		ret = json_fail_type(err, &file, json, "an object in braces");
 	else
-		ret = json_read_object(json, NULL, file_fields, sizeof(file_fields) / sizeof(file_fields[0]), cfg, err);
+		ret = config_parse(json, cfg, err);
 	json_decref(json);
 	return ret;
 }

@@ -59,17 +59,31 @@ static const struct json_field limiter_fields[] = {
 	{ .name = "ops", .kind = JSON_FIELD_SUB, .parse = read_bucket, JSON_AT(struct rate_limiter_config, ops) },
 };
 
-static int read_limiter(const json_t *json, const struct json_where *where, void *dst, struct error *err)
+int config_read_rate_limiter(const json_t *json, const struct json_where *where, void *dst, struct error *err)
 {
 	memset(dst, 0, sizeof(struct rate_limiter_config));
 	return json_read_object(json, where, FIELDS(limiter_fields), dst, err);
+}
+
+int config_patch_rate_limiter(const json_t *json, const struct json_where *where, void *dst, struct error *err)
+{
+	struct rate_limiter_config *out = dst, given;
+	int ret = config_read_rate_limiter(json, where, &given, err);
+
+	if (ret)
+		return ret;
+	if (json_is_object(json_object_get(json, "bandwidth")))
+		out->bandwidth = given.bandwidth;
+	if (json_is_object(json_object_get(json, "ops")))
+		out->ops = given.ops;
+	return 0;
 }
 
 int config_parse_rate_limiter(const json_t *json, struct rate_limiter_config *out, struct error *err)
 {
 	struct json_where where = { .name = "rate_limiter" };
 
-	return read_limiter(json, &where, out, err);
+	return config_read_rate_limiter(json, &where, out, err);
 }
 
 /* ---- boot-source ---- */
@@ -93,20 +107,6 @@ int config_parse_boot_source(const json_t *json, struct boot_source_config *out,
 }
 
 /* ---- machine-config ---- */
-
-/* The static templates of Firecracker mask CPUID for particular processors; deprecated there, never in Mayfly. */
-static int read_cpu_template(const json_t *json, const struct json_where *where, void *dst, struct error *err)
-{
-	const char *name = json_string_value(json);
-
-	if (!name)
-		return json_fail_type(err, where, json, "\"None\"");
-	if (json_string_length(json) != 4 || strcmp(name, "None") != 0)
-		return json_fail(err, where,
-				 "CPU templates are not supported by Mayfly (needs \"None\", or leave it out)");
-	memcpy(dst, "None", sizeof("None"));
-	return 0;
-}
 
 static const struct json_choice huge_pages_choices[] = {
 	{ "None", HUGE_PAGES_NONE },
@@ -132,7 +132,7 @@ static const struct json_field machine_fields[] = {
 	{ .name = "smt", .kind = JSON_FIELD_BOOL, JSON_AT(struct machine_config, smt) },
 	{ .name = "cpu_template",
 	  .kind = JSON_FIELD_SUB,
-	  .parse = read_cpu_template,
+	  .parse = config_read_cpu_template_name,
 	  JSON_AT(struct machine_config, cpu_template) },
 	{ .name = "track_dirty_pages", .kind = JSON_FIELD_BOOL, JSON_AT(struct machine_config, track_dirty_pages) },
 	{ .name = "huge_pages",
@@ -190,6 +190,7 @@ static const struct json_field drive_fields[] = {
 	  .kind = JSON_FIELD_PATH,
 	  .required = true,
 	  JSON_AT(struct drive_config, path_on_host) },
+	{ .name = "overlay_path", .kind = JSON_FIELD_PATH, JSON_AT(struct drive_config, overlay_path) },
 	{ .name = "is_root_device",
 	  .kind = JSON_FIELD_BOOL,
 	  .required = true,
@@ -207,7 +208,7 @@ static const struct json_field drive_fields[] = {
 	  JSON_AT(struct drive_config, io_engine) },
 	{ .name = "rate_limiter",
 	  .kind = JSON_FIELD_SUB,
-	  .parse = read_limiter,
+	  .parse = config_read_rate_limiter,
 	  JSON_AT(struct drive_config, rate_limiter) },
 };
 
@@ -215,6 +216,7 @@ static int read_drive(const json_t *json, const struct json_where *where, struct
 {
 	out->drive_id[0] = '\0';
 	out->path_on_host[0] = '\0';
+	out->overlay_path[0] = '\0';
 	out->partuuid[0] = '\0';
 	out->is_root_device = false;
 	out->is_read_only = false;
@@ -229,6 +231,38 @@ int config_parse_drive(const json_t *json, struct drive_config *out, struct erro
 	struct json_where where = { .name = "drive" };
 
 	return read_drive(json, &where, out, err);
+}
+
+int config_check_id(const json_t *json, const struct json_where *where, const char *id, struct error *err)
+{
+	const char *given = json_string_value(json);
+
+	if (!given)
+		return json_fail_type(err, where, json, "the id from the path");
+	if (strlen(given) == json_string_length(json) && strcmp(given, id) == 0)
+		return 0;
+	return json_fail(err, where, "not the id from the path (needs \"%s\")", id);
+}
+
+static int check_drive_id(const json_t *json, const struct json_where *where, void *dst, struct error *err)
+{
+	return config_check_id(json, where, ((struct drive_config *)dst)->drive_id, err);
+}
+
+static const struct json_field drive_patch_fields[] = {
+	{ .name = "drive_id", .kind = JSON_FIELD_SUB, .required = true, .parse = check_drive_id },
+	{ .name = "path_on_host", .kind = JSON_FIELD_PATH, JSON_AT(struct drive_config, path_on_host) },
+	{ .name = "rate_limiter",
+	  .kind = JSON_FIELD_SUB,
+	  .parse = config_patch_rate_limiter,
+	  JSON_AT(struct drive_config, rate_limiter) },
+};
+
+int config_patch_drive(const json_t *json, struct drive_config *out, struct error *err)
+{
+	struct json_where where = { .name = "drive" };
+
+	return json_read_object(json, &where, FIELDS(drive_patch_fields), out, err);
 }
 
 /* The drive at `where`, number n, against those before it. */
@@ -300,13 +334,18 @@ static const struct json_field logger_fields[] = {
 	{ .name = "module", .kind = JSON_FIELD_TEXT, JSON_AT(struct log_config, module) },
 };
 
-int config_parse_logger(const json_t *json, struct log_config *out, struct error *err)
+int config_update_logger(const json_t *json, struct log_config *out, struct error *err)
 {
 	struct json_where where = { .name = "logger" };
 
-	log_config_init(out);
-	out->level_given = json_is_string(json_object_get(json, "level"));
+	out->level_given |= json_is_string(json_object_get(json, "level"));
 	return json_read_object(json, &where, FIELDS(logger_fields), out, err);
+}
+
+int config_parse_logger(const json_t *json, struct log_config *out, struct error *err)
+{
+	log_config_init(out);
+	return config_update_logger(json, out, err);
 }
 
 /* Kept as text: it is only ever copied into the metrics line. */
@@ -362,6 +401,7 @@ int config_parse_metrics(const json_t *json, struct config *out, struct error *e
 
 static const struct json_field serial_fields[] = {
 	{ .name = "serial_out_path", .kind = JSON_FIELD_PATH, JSON_AT(struct serial_config, serial_out_path) },
+	{ .name = "serial_socket_path", .kind = JSON_FIELD_PATH, JSON_AT(struct serial_config, serial_socket_path) },
 	{ .name = "rate_limiter",
 	  .kind = JSON_FIELD_SUB,
 	  .parse = read_bucket,
@@ -373,6 +413,46 @@ int config_parse_serial(const json_t *json, struct serial_config *out, struct er
 	struct json_where where = { .name = "serial" };
 
 	out->serial_out_path[0] = '\0';
+	out->serial_socket_path[0] = '\0';
 	memset(&out->rate_limiter, 0, sizeof(out->rate_limiter));
 	return json_read_object(json, &where, FIELDS(serial_fields), out, err);
+}
+
+/* ---- actions, vm ---- */
+
+static const struct json_choice action_choices[] = {
+	{ "InstanceStart", ACTION_INSTANCE_START },
+	{ "SendCtrlAltDel", ACTION_SEND_CTRL_ALT_DEL },
+	{ "FlushMetrics", ACTION_FLUSH_METRICS },
+	{ "RenewGenerationId", ACTION_RENEW_GENERATION_ID },
+	{ NULL, 0 },
+};
+
+int config_parse_action(const json_t *json, enum action *out, struct error *err)
+{
+	static const struct json_field fields[] = {
+		{ .name = "action_type", .kind = JSON_FIELD_CHOICE, .required = true, .choices = action_choices },
+	};
+	struct json_where where = { .name = "action" };
+
+	return json_read_object(json, &where, FIELDS(fields), out, err);
+}
+
+static const struct json_choice vm_choices[] = {
+	{ "Paused", false },
+	{ "Resumed", true },
+	{ NULL, 0 },
+};
+
+int config_parse_vm(const json_t *json, bool *resume, struct error *err)
+{
+	static const struct json_field fields[] = {
+		{ .name = "state", .kind = JSON_FIELD_CHOICE, .required = true, .choices = vm_choices },
+	};
+	struct json_where where = { .name = "vm" };
+	int state = 0;
+	int ret = json_read_object(json, &where, FIELDS(fields), &state, err);
+
+	*resume = state;
+	return ret;
 }

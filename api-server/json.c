@@ -145,6 +145,8 @@ static void format_needs(char *dst, size_t size, const struct json_field *f)
 		format_choices(dst, size, f->choices);
 		break;
 	case JSON_FIELD_SUB:
+		snprintf(dst, size, "%s", f->extra ? f->extra : "a value");
+		break;
 	case JSON_FIELD_REFUSED:
 	default:
 		snprintf(dst, size, "a value");
@@ -259,8 +261,8 @@ static bool has_right_type(const json_t *value, enum json_kind kind)
 	}
 }
 
-static int read_field(const json_t *value, const struct json_where *where, const struct json_field *f, void *target,
-		      struct error *err)
+int json_read_value(const json_t *value, const struct json_where *where, const struct json_field *f, void *target,
+		    struct error *err)
 {
 	char *dst = (char *)target + f->offset;
 	char needs[160];
@@ -347,7 +349,7 @@ int json_read_object(const json_t *object, const struct json_where *where, const
 		}
 		if (!value || (json_is_null(value) && !f->required))
 			continue;
-		ret = read_field(value, &here, f, target, err);
+		ret = json_read_value(value, &here, f, target, err);
 		if (ret)
 			return ret;
 	}

@@ -9,7 +9,7 @@
 
 #include "error.h"
 
-#define JSON_MAX_DEPTH 16 /* objects and lists within each other; ours need 4 */
+#define JSON_MAX_DEPTH 64 /* objects and lists within each other; ours need 5, metadata is as deep as users like */
 
 /* Where in the document a value stands, for sentences: drives[1].rate_limiter.ops. Lives on the callers' stacks. */
 struct json_where {
@@ -58,7 +58,7 @@ struct json_field {
 	size_t offset, size; /* in the target struct, bytes */
 	uint64_t min, max;   /* for UINT; max at most INT64_MAX */
 	const char *unit;    /* for UINT, "MiB" or NULL */
-	const char *extra;   /* for ID */
+	const char *extra;   /* for ID: more characters; for SUB: what it needs, in words, or NULL */
 	const struct json_choice *choices;
 	json_sub_fn *parse;
 	const char *refusal;
@@ -73,6 +73,10 @@ struct json_field {
  */
 int json_read_object(const json_t *object, const struct json_where *where, const struct json_field *fields, size_t nr,
 		     void *target, struct error *err);
+
+/* json_read_value - one value by its field, at target + offset: what json_read_object does for each. */
+int json_read_value(const json_t *value, const struct json_where *where, const struct json_field *field, void *target,
+		    struct error *err);
 
 /* json_fail - error_set(-EINVAL) with the place in front: "drives[1].drive_id: sentence". */
 int json_fail(struct error *err, const struct json_where *where, const char *fmt, ...)

@@ -9,6 +9,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include "retry.h"
 #include "text.h"
 
 #define FIRST_READ 4096
@@ -186,7 +187,7 @@ static int read_all(int fd, size_t max_len, struct input *in)
 int json_parse_file(const char *path, size_t max_len, json_t **out, struct error *err)
 {
 	/* musl's open() spends a second system call on O_CLOEXEC, its openat() does not. */
-	int fd = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY), ret;
+	int fd = RETRY_INTERRUPTED(openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NOCTTY)), ret;
 	struct input in = { .text = in.first, .room = sizeof(in.first) };
 	char shown[160];
 

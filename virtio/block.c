@@ -13,15 +13,22 @@
 #include "block_file.h"
 #include "block_internal.h"
 #include "block_io.h"
+#include "block_overlay.h"
 #include "block_request.h"
+#include "lazy_memory.h"
 #include "log.h"
 #include "metrics.h"
+#include "snapshot/state.h"
 
 #define QUEUE_SIZE VIRTQUEUE_MAX_SIZE
 /* Chains taken between two submissions: large enough to batch, small enough that the first one is answered soon. */
 #define BATCH 32u
 /* Chains taken before other users of the event loop get their turn. */
 #define TURN 256u
+/* How long to watch for the next request, and how many chances to do so are let pass, at most, after vain attempts. */
+#define LINGER_NS       8000u
+#define LINGER_LOOKS    1024u /* never more often, even if the clock stood still */
+#define LINGER_SKIP_MAX 255u
 
 /* One per queue entry, in memory that costs nothing until a request reaches that deep. */
 struct request_area {
@@ -38,9 +45,12 @@ struct block {
 	_Atomic bool writeback;    /* config.wce; written by vCPU threads in write_config */
 	struct block_file *file;
 	enum block_io_engine engine;
-	struct block_io *io; /* made by the first activation */
+	struct block_io *io;
 
 	struct request_area *area;
+	unsigned int linger_skip; /* chances to let pass before lingering again; and after the next vain attempt */
+	unsigned int linger_skip_next;
+	uint64_t turn_bytes;        /* to and from the host in this turn */
 	struct block_request *free; /* last freed first: few requests in flight dirty few pages */
 	unsigned int nr_fresh;      /* requests of the area that were ever used */
 	unsigned int in_flight;     /* started, not finished */
@@ -52,6 +62,7 @@ struct block {
 	bool resetting;
 	bool closing;
 	bool pushed; /* since the driver was last asked whether it wants an interrupt */
+	bool grown;  /* since the snapshot was taken, which the driver is still to be told */
 	void (*drained)(void *opaque);
 	void *drained_opaque;
 	struct iovec scratch[VIRTQUEUE_MAX_SIZE];
@@ -173,20 +184,31 @@ static void answer(struct block *blk, struct block_request *req, int status)
 	request_free(blk, req);
 }
 
+/* What a request that was started says to do next. */
+static void proceed(struct block *blk, struct block_request *req, int status)
+{
+	if (status == BLOCK_WAITING)
+		return;
+	/* With nobody left to answer to, what is half done stays half done. */
+	if (status == BLOCK_PENDING && !blk->resetting && !blk->closing) {
+		block_io_queue(blk->io, &req->op);
+		return;
+	}
+	blk->in_flight--;
+	answer(blk, req, status);
+}
+
 static void op_done(void *opaque, struct block_io_op *op)
 {
 	struct block_request *req = (struct block_request *)op;
 	struct block *blk = opaque;
 	struct block_traits traits = traits_of(blk);
-	int status = block_request_advance(req, &traits);
 
-	/* With nobody left to answer to, what is half done stays half done. */
-	if (status == BLOCK_PENDING && !blk->resetting && !blk->closing) {
-		block_io_queue(blk->io, op);
+	proceed(blk, req, block_request_advance(req, &traits));
+	if (!blk->file->overlay)
 		return;
-	}
-	blk->in_flight--;
-	answer(blk, req, status);
+	while ((req = (struct block_request *)block_overlay_woken(blk->file->overlay)))
+		proceed(blk, req, block_request_resume(req, &traits));
 }
 
 /* True when the request may start now; else the timer is set for when it may. */
@@ -215,9 +237,10 @@ static void start(struct block *blk, struct block_request *req, const struct blo
 		status = block_request_start(req, traits, blk->file);
 	else
 		metrics_inc(block_invalid_reqs_count);
-	if (status == BLOCK_PENDING) {
+	if (status < 0) {
 		blk->in_flight++;
-		block_io_queue(blk->io, &req->op);
+		blk->turn_bytes += req->data_len;
+		proceed(blk, req, status);
 	} else {
 		answer(blk, req, status);
 	}
@@ -282,14 +305,44 @@ static void settle(struct block *blk)
 		drained(blk->drained_opaque);
 }
 
+/* Only a batch that starts with an empty ring finds it so and asks for kicks: those before it are served first. */
 static enum taken take_batch(struct block *blk, const struct block_traits *traits)
 {
 	enum taken t = TAKEN;
 	unsigned int i;
 
-	for (i = 0; i < BATCH && t == TAKEN; i++)
+	for (i = 0; i < BATCH && t == TAKEN && blk->turn_bytes < VIRTIO_TURN_BYTES; i++) {
+		if (i && !vq_waiting(&blk->dev.queue[0]))
+			break;
 		t = may_take(blk) ? take(blk, traits) : MUST_WAIT;
+	}
 	return t;
+}
+
+/*
+ * Whoever reads one block after the other is back within microseconds, and ringing costs an exit and a wake-up: so
+ * watch the ring for about as long as those take. Where that is in vain, do it ever more rarely.
+ */
+static void linger(struct block *blk)
+{
+	const struct virtqueue *vq = &blk->dev.queue[0];
+	unsigned int looks;
+	uint64_t end;
+
+	if (vq_waiting(vq))
+		return;
+	if (blk->linger_skip) {
+		blk->linger_skip--;
+		return;
+	}
+	end = event_loop_now_ns() + LINGER_NS;
+	for (looks = 0; looks < LINGER_LOOKS && !vq_waiting(vq) && event_loop_now_ns() < end; looks++)
+		;
+	if (vq_waiting(vq))
+		blk->linger_skip_next = 0;
+	else if (blk->linger_skip_next < LINGER_SKIP_MAX)
+		blk->linger_skip_next = 2 * blk->linger_skip_next + 1;
+	blk->linger_skip = blk->linger_skip_next;
 }
 
 /* Serve the ring until it is empty or this device's turn is over. */
@@ -299,7 +352,8 @@ static void run(struct block *blk)
 	enum taken t = TAKEN;
 	unsigned int n;
 
-	for (n = 0; t == TAKEN && n < TURN; n += BATCH) {
+	blk->turn_bytes = 0;
+	for (n = 0; t == TAKEN && n < TURN && blk->turn_bytes < VIRTIO_TURN_BYTES; n += BATCH) {
 		t = take_batch(blk, &traits);
 		if (blk->io)
 			block_io_kick(blk->io);
@@ -310,6 +364,8 @@ static void run(struct block *blk)
 		/* Out of requests, but some came back during the kick. */
 		if (t == MUST_WAIT && may_take(blk) && blk->free)
 			t = TAKEN;
+		if (t == TAKEN && may_take(blk) && !blk->in_flight)
+			linger(blk);
 	}
 	if (t == TAKEN && may_take(blk))
 		event_loop_arm(blk->dev.loop, &blk->timer, event_loop_now_ns() + 1);
@@ -329,10 +385,16 @@ static void reaped(void *opaque)
 	run(opaque);
 }
 
+int block_prepare(struct block *blk, struct error *err)
+{
+	const struct block_io_client client = { .done = op_done, .reaped = reaped, .opaque = blk };
+
+	return blk->io ? 0 : block_io_create(&blk->io, blk->engine, blk->dev.loop, &client, err);
+}
+
 static int block_activate(struct virtio_device *dev)
 {
 	struct block *blk = to_block(dev);
-	const struct block_io_client client = { .done = op_done, .reaped = reaped, .opaque = blk };
 	struct error err = { 0 };
 	int ret = 0;
 
@@ -340,15 +402,12 @@ static int block_activate(struct virtio_device *dev)
 	if (!acked(blk, VIRTIO_BLK_F_FLUSH))
 		atomic_store(&blk->writeback, false);
 	if (!blk->area) {
-		blk->area = mmap(NULL, sizeof(*blk->area), PROT_READ | PROT_WRITE,
-				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		if (blk->area == MAP_FAILED) {
-			blk->area = NULL;
+		blk->area = lazy_alloc(sizeof(*blk->area));
+		if (!blk->area)
 			ret = error_set(&err, -ENOMEM, "no memory for requests");
-		}
 	}
-	if (!ret && !blk->io)
-		ret = block_io_create(&blk->io, blk->engine, dev->loop, &client, &err);
+	if (!ret)
+		ret = block_prepare(blk, &err);
 	if (ret) {
 		metrics_inc(block_activate_fails);
 		log_error_limited("drives[%s]: %s", blk->drive_id, err.message);
@@ -381,6 +440,52 @@ static bool block_reset(struct virtio_device *dev)
 	return !blk->resetting;
 }
 
+_Static_assert(sizeof(struct block_state) == 8 + sizeof(struct rate_limiter_state) + 8, "no holes");
+
+static void block_save(const struct virtio_device *dev, struct state_writer *w, uint32_t slot)
+{
+	struct block *blk = to_block(dev);
+	struct block_state state = {
+		.sectors = atomic_load(&blk->capacity),
+		.read_only = blk->read_only,
+		.writeback = atomic_load(&blk->writeback),
+	};
+
+	rate_limiter_save(&blk->limiter, &state.limiter, event_loop_now_ns());
+	state_put(w, STATE_BLOCK, slot, &state, sizeof(state));
+}
+
+static int block_restore(struct virtio_device *dev, struct state_reader *r, uint32_t slot, struct error *err)
+{
+	struct block *blk = to_block(dev);
+	uint64_t sectors = blk->file->sectors;
+	struct block_state state;
+	int ret = state_get(r, STATE_BLOCK, slot, &state, sizeof(state), sizeof(state), err);
+
+	if (ret)
+		return ret;
+	if (state.read_only > 1 || state.writeback > 1)
+		return state_bad(err, STATE_BLOCK, slot, "a flag is neither on nor off");
+	if (state.read_only != blk->read_only)
+		return error_set(err, -EINVAL,
+				 "drives[%s].is_read_only: needs to be %s, as when the snapshot was taken",
+				 blk->drive_id, state.read_only ? "true" : "false");
+	if (state.sectors > sectors)
+		return error_set(
+			err, -EINVAL,
+			"drives[%s].path_on_host: the file has %llu sectors of 512 bytes (needs the %llu that it "
+			"had when the snapshot was taken: data of the guest would be missing)",
+			blk->drive_id, (unsigned long long)sectors, (unsigned long long)state.sectors);
+	blk->grown = state.sectors < sectors;
+	if (blk->grown)
+		log_info("drives[%s]: the file has grown from %llu to %llu sectors since the snapshot was taken; the "
+			 "guest will be told",
+			 blk->drive_id, (unsigned long long)state.sectors, (unsigned long long)sectors);
+	atomic_store(&blk->writeback, state.writeback);
+	rate_limiter_restore(&blk->limiter, &state.limiter, event_loop_now_ns());
+	return 0;
+}
+
 static const struct virtio_device_ops block_ops = {
 	.type = VIRTIO_ID_BLOCK,
 	.nr_queues = 1,
@@ -391,7 +496,22 @@ static const struct virtio_device_ops block_ops = {
 	.activate = block_activate,
 	.notify = block_notify,
 	.reset = block_reset,
+	.save = block_save,
+	.restore = block_restore,
 };
+
+static int open_files(struct block *blk, const struct drive_config *cfg, struct error *err)
+{
+	const bool overlay = cfg->overlay_path[0];
+	int ret = block_file_open(&blk->file, cfg->drive_id, cfg->path_on_host, cfg->is_read_only || overlay, err);
+
+	if (ret || !overlay)
+		return ret;
+	ret = block_overlay_open(&blk->file->overlay, cfg, blk->file->sectors, err);
+	if (ret)
+		block_file_put(blk->file);
+	return ret;
+}
 
 int block_create(struct block **out, const struct drive_config *cfg, const struct guest_memory *gm,
 		 struct event_loop *loop, struct error *err)
@@ -401,7 +521,7 @@ int block_create(struct block **out, const struct drive_config *cfg, const struc
 
 	if (!blk)
 		return error_set(err, -ENOMEM, "drives[%s]: no memory", cfg->drive_id);
-	ret = block_file_open(&blk->file, cfg->drive_id, cfg->path_on_host, cfg->is_read_only, err);
+	ret = open_files(blk, cfg, err);
 	if (ret) {
 		free(blk);
 		return ret;
@@ -424,10 +544,24 @@ int block_create(struct block **out, const struct drive_config *cfg, const struc
 	return 0;
 }
 
+void block_finish(struct block *blk)
+{
+	struct error err = { 0 };
+
+	if (!blk->file->overlay)
+		return;
+	blk->closing = true;
+	if (blk->io)
+		block_io_drain(blk->io);
+	if (block_save_overlay(blk, &err))
+		log_error("%s; what the guest wrote since its last flush is lost", err.message);
+}
+
 void block_destroy(struct block *blk)
 {
 	if (!blk)
 		return;
+	block_finish(blk);
 	blk->closing = true;
 	cancel_timer(blk);
 	if (blk->io)
@@ -443,9 +577,28 @@ struct virtio_device *block_device(struct block *blk)
 	return &blk->dev;
 }
 
+int block_fd(const struct block *blk)
+{
+	return blk->file->fd;
+}
+
 void block_use_engine(struct block *blk, enum block_io_engine engine)
 {
 	blk->engine = engine;
+}
+
+int block_save_overlay(struct block *blk, struct error *err)
+{
+	int ret = blk->file->overlay ? block_overlay_save(blk->file->overlay) : 0;
+
+	return ret ? error_set(err, ret, "drives[%s].overlay_path: %s", blk->drive_id, strerror(-ret)) : 0;
+}
+
+int block_clone_overlay(struct block *blk, int to, struct error *err)
+{
+	int ret = block_overlay_clone(blk->file->overlay, to);
+
+	return ret ? error_set(err, ret, "drives[%s].overlay_path: copying it: %s", blk->drive_id, strerror(-ret)) : 0;
 }
 
 int block_replace(struct block *blk, const char *path, struct error *err)
@@ -453,6 +606,12 @@ int block_replace(struct block *blk, const char *path, struct error *err)
 	struct block_file *file;
 	int ret;
 
+	if (blk->file->overlay)
+		return error_set(
+			err, -EBUSY,
+			"drives[%s].path_on_host: the drive's overlay is for the base it has (needs another drive, "
+			"or a new start)",
+			blk->drive_id);
 	if (path)
 		ret = block_file_open(&file, blk->drive_id, path, blk->read_only, err);
 	else
@@ -471,7 +630,7 @@ int block_replace(struct block *blk, const char *path, struct error *err)
 
 void block_set_rate(struct block *blk, const struct rate_limiter_config *cfg)
 {
-	rate_limiter_init(&blk->limiter, cfg, event_loop_now_ns());
+	rate_limiter_change(&blk->limiter, cfg, event_loop_now_ns());
 	cancel_timer(blk);
 	if (blk->dev.active)
 		run(blk);
@@ -491,6 +650,9 @@ void block_resume(struct block *blk)
 {
 	blk->draining = false;
 	blk->drained = NULL;
+	if (blk->grown)
+		virtio_device_config_changed(&blk->dev);
+	blk->grown = false;
 	if (blk->dev.active)
 		run(blk);
 }

@@ -4,42 +4,46 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "block_overlay.h"
+#include "inherited.h"
 #include "log.h"
+#include "retry.h"
 #include "text.h"
 
-static const char *advice(int code, bool read_only)
+static int open_failed(struct error *err, int code, const struct block_place *at, int flags)
 {
+	const bool read_only = (flags & O_ACCMODE) == O_RDONLY;
+	char advice[96] = "";
+
 	switch (code) {
 	case -ENOENT:
 	case -ENOTDIR:
-		return " (needs an existing file or block device)";
+		snprintf(advice, sizeof(advice), " (needs an existing %s)", flags & O_CREAT ? "folder" : at->kind);
+		break;
 	case -EACCES:
 	case -EPERM:
-		return read_only ? " (needs to be readable" : " (needs to be readable and writable";
+		snprintf(advice, sizeof(advice), " (needs to be readable%s by uid %u%s)",
+			 read_only ? "" : " and writable", (unsigned int)geteuid(),
+			 read_only ? "" : ", or is_read_only: true");
+		break;
 	case -EROFS:
 	case -ETXTBSY:
-		return " (needs to be writable, or is_read_only: true)";
+		snprintf(advice, sizeof(advice), " (needs to be writable, or is_read_only: true)");
+		break;
+	case -ENXIO: /* a socket, or a device that is not there */
 	case -EISDIR:
-		return " (needs a regular file or block device)";
-	default:
-		return "";
+		snprintf(advice, sizeof(advice), " (needs a regular %s)", at->kind);
+		break;
 	}
-}
-
-static int open_failed(struct error *err, int code, const char *drive_id, const char *path, bool read_only)
-{
-	if (code == -EACCES || code == -EPERM)
-		return error_set(err, code, "drives[%s].path_on_host: %s: %s%s by uid %u%s)", drive_id,
-				 text_path_shown(path), strerror(-code), advice(code, read_only),
-				 (unsigned int)geteuid(), read_only ? "" : ", or is_read_only: true");
-	return error_set(err, code, "drives[%s].path_on_host: %s: %s%s", drive_id, text_path_shown(path),
-			 strerror(-code), advice(code, read_only));
+	return error_set(err, code, "drives[%s].%s: %s: %s%s", at->drive_id, at->field, text_path_shown(at->path),
+			 code == -ENXIO ? "No such device" : strerror(-code), advice);
 }
 
 static const char *kind_of(mode_t mode)
@@ -50,6 +54,8 @@ static const char *kind_of(mode_t mode)
 		return "Is a FIFO";
 	if (S_ISCHR(mode))
 		return "Is a character device";
+	if (S_ISBLK(mode))
+		return "Is a block device";
 	if (S_ISSOCK(mode))
 		return "Is a socket";
 	return "Is no disk";
@@ -84,32 +90,39 @@ int block_file_measure(struct block_file *file, const char *drive_id, struct err
 	return 0;
 }
 
-/* Open without waiting (a FIFO without a writer would hang us), look at what it is, then take O_NONBLOCK off. */
-static int open_disk(const char *drive_id, const char *path, bool read_only, struct error *err)
+static int open_by_name(const struct block_place *at, int flags, struct error *err)
 {
-	int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	struct stat st;
-	int ret;
+	char where[128 + TEXT_PATH_ROOM];
+	int fd;
 
-	if (fd < 0 && errno == ENXIO)
-		return error_set(err, -ENXIO,
-				 "drives[%s].path_on_host: %s: No such device (needs a regular file or block device)",
-				 drive_id, text_path_shown(path));
+	snprintf(where, sizeof(where), "drives[%s].%s: %s", at->drive_id, at->field, text_path_shown(at->path));
+	if (inherited_is_name(at->path))
+		return inherited_open_file(at->path, flags & O_ACCMODE, where, err);
+	/* Without waiting: a FIFO that nobody writes to would hang us. */
+	fd = RETRY_INTERRUPTED(open(at->path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600));
+	return fd < 0 ? open_failed(err, -errno, at, flags) : fd;
+}
+
+int block_place_open(const struct block_place *at, int flags, struct error *err)
+{
+	int fd = open_by_name(at, flags, err), ret;
+	struct stat st;
+
 	if (fd < 0)
-		return open_failed(err, -errno, drive_id, path, read_only);
+		return fd;
 	if (fstat(fd, &st)) {
-		ret = open_failed(err, -errno, drive_id, path, read_only);
+		ret = open_failed(err, -errno, at, flags);
 		goto close_fd;
 	}
-	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+	if (!S_ISREG(st.st_mode) && !(S_ISBLK(st.st_mode) && at->may_be_device)) {
 		ret = error_set(err, S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL,
-				"drives[%s].path_on_host: %s: %s (needs a regular file or block device)", drive_id,
-				text_path_shown(path), kind_of(st.st_mode));
+				"drives[%s].%s: %s: %s (needs a regular %s)", at->drive_id, at->field,
+				text_path_shown(at->path), kind_of(st.st_mode), at->kind);
 		goto close_fd;
 	}
 	/* io_uring takes the flag at its word and fails with EAGAIN where it would have to wait for the disk. */
 	if (fcntl(fd, F_SETFL, 0)) {
-		ret = open_failed(err, -errno, drive_id, path, read_only);
+		ret = open_failed(err, -errno, at, flags);
 		goto close_fd;
 	}
 	return fd;
@@ -121,13 +134,14 @@ close_fd:
 
 int block_file_open(struct block_file **out, const char *drive_id, const char *path, bool read_only, struct error *err)
 {
+	const struct block_place place = { drive_id, "path_on_host", path, "file or block device", true };
 	struct block_file *file = calloc(1, sizeof(*file));
 	int ret;
 
 	if (!file)
 		return error_set(err, -ENOMEM, "drives[%s]: no memory", drive_id);
 	file->refs = 1;
-	file->fd = open_disk(drive_id, path, read_only, err);
+	file->fd = block_place_open(&place, read_only ? O_RDONLY : O_RDWR, err);
 	if (file->fd < 0) {
 		ret = file->fd;
 		goto free_file;
@@ -155,6 +169,8 @@ void block_file_put(struct block_file *file)
 {
 	if (--file->refs)
 		return;
+	if (file->overlay)
+		block_overlay_close(file->overlay);
 	close(file->fd);
 	free(file);
 }

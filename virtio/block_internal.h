@@ -5,7 +5,7 @@
 #include "block.h"
 #include "block_io.h"
 
-/* block_use_engine - instead of BLOCK_IO_AUTO; before the first activation. */
+/* block_use_engine - instead of BLOCK_IO_AUTO; before block_prepare and the first activation. */
 void block_use_engine(struct block *blk, enum block_io_engine engine);
 
 #endif

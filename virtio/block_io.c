@@ -87,13 +87,18 @@ void block_io_kick(struct block_io *io)
 	io->ops->kick(io);
 }
 
-void block_io_destroy(struct block_io *io)
+void block_io_drain(struct block_io *io)
 {
-	event_loop_remove(io->loop, &io->ev);
 	while (io->in_flight) {
 		io->ops->kick(io);
 		if (io->in_flight)
 			io->ops->wait(io);
 	}
+}
+
+void block_io_destroy(struct block_io *io)
+{
+	event_loop_remove(io->loop, &io->ev);
+	block_io_drain(io);
 	io->ops->destroy(io);
 }

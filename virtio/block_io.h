@@ -66,7 +66,9 @@ void block_io_queue(struct block_io *io, struct block_io_op *op);
 /* block_io_kick - start what was queued, and call done for all that has completed (page cache hits have, by then). */
 void block_io_kick(struct block_io *io);
 
-/* block_io_destroy - wait for everything (done is called for each), then free. */
+/* block_io_drain - wait until nothing is in flight; done is called for each, and should not queue more. */
+void block_io_drain(struct block_io *io);
+/* block_io_destroy - drain, then free. */
 void block_io_destroy(struct block_io *io);
 
 /* For engines: take the oldest pending operation (NULL: none), and hand a finished one to the client. */

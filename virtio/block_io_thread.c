@@ -3,16 +3,16 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "block_io.h"
-
-/* Plenty for a handful of system calls, also with sanitizers; untouched pages of it cost nothing. */
-#define STACK_SIZE (256u << 10)
+#include "jail.h"
+#include "log.h"
+#include "syscall_filter.h"
+#include "worker.h"
 
 struct thread_io {
 	struct block_io io; /* first: the shared part */
@@ -86,12 +86,20 @@ static void *worker(void *arg)
 {
 	struct thread_io *t = arg;
 	struct block_io_op *op;
+	struct error err = { 0 };
 	uint64_t one = 1;
 
+	log_thread_name("block_io");
+	/* The main thread's jail comes later, and holds the threads made after it. */
+	jail_helper();
+	/* Reads and writes of the guest's disk, and nothing else, from here on; not even these if it cannot be
+	 * confined. */
+	if (seccomp_install(FILTER_BLOCK_IO, &err))
+		log_error("block I/O: %s", err.message);
 	pthread_mutex_lock(&t->lock);
 	while ((op = next_todo(t))) {
 		pthread_mutex_unlock(&t->lock);
-		op->result = perform(op);
+		op->result = err.code ? err.code : perform(op);
 		pthread_mutex_lock(&t->lock);
 		append(&t->done_tail, op);
 		/* The counter cannot reach its limit, and a full one is readable all the same. */
@@ -168,27 +176,6 @@ static const struct block_io_ops thread_ops = {
 	.destroy = thread_destroy,
 };
 
-/* Signals belong to the loop's signalfd: the thread is born with all of them blocked. */
-static int start_worker(struct thread_io *t)
-{
-	pthread_attr_t attr;
-	sigset_t all, old;
-	int ret;
-
-	ret = pthread_attr_init(&attr);
-	if (ret)
-		return -ret;
-	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	ret = pthread_create(&t->thread, &attr, worker, t);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	if (!ret)
-		pthread_setname_np(t->thread, "block_io");
-	return -ret;
-}
-
 int block_io_thread_create(struct block_io **out, struct event_loop *loop, struct error *err)
 {
 	struct thread_io *t = calloc(1, sizeof(*t));
@@ -203,7 +190,7 @@ int block_io_thread_create(struct block_io **out, struct event_loop *loop, struc
 	pthread_mutex_init(&t->lock, NULL);
 	pthread_cond_init(&t->work, NULL);
 	t->io.ev.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ret = t->io.ev.fd < 0 ? -errno : start_worker(t);
+	ret = t->io.ev.fd < 0 ? -errno : worker_start(&t->thread, "block_io", worker, t);
 	if (!ret) {
 		*out = &t->io;
 		return 0;

@@ -2,9 +2,11 @@
  * descriptor. */
 #include <errno.h>
 #include <liburing.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "block_io.h"
 #include "log.h"
@@ -25,6 +27,7 @@ struct uring_io {
 	struct block_io io; /* first: the shared part */
 	struct io_uring ring;
 	struct event_timer retry;
+	struct block_io_op *again; /* to be queued anew by retry */
 };
 
 static struct uring_io *to_uring(struct block_io *io)
@@ -64,6 +67,22 @@ static void prepare(struct io_uring_sqe *sqe, struct block_io_op *op)
 	io_uring_sqe_set_data(sqe, op);
 }
 
+static void try_later(struct uring_io *u)
+{
+	event_loop_arm(u->io.loop, &u->retry, event_loop_now_ns() + RETRY_NS);
+}
+
+static void queue_again(struct uring_io *u)
+{
+	struct block_io_op *op;
+
+	while ((op = u->again)) {
+		u->again = op->next;
+		u->io.in_flight--; /* block_io_queue counts it */
+		block_io_queue(&u->io, op);
+	}
+}
+
 static void reap(struct uring_io *u)
 {
 	struct io_uring_cqe *cqe;
@@ -75,6 +94,14 @@ static void reap(struct uring_io *u)
 		op = io_uring_cqe_get_data(cqe);
 		result = cqe->res;
 		io_uring_cqe_seen(&u->ring, cqe);
+		if (result == -ECANCELED) {
+			/* Nobody cancels here. The kernel could not make a worker (signals that do not end, no memory).
+			 */
+			op->next = u->again;
+			u->again = op;
+			try_later(u);
+			continue;
+		}
 		block_io_complete(&u->io, op, result);
 	}
 }
@@ -108,7 +135,7 @@ static void uring_kick(struct block_io *io)
 		if (ret < 0) {
 			/* The kernel is out of memory for now. What is in the ring stays there and is tried again. */
 			log_warn_limited("io_uring: submitting: %s; trying again", strerror(-ret));
-			event_loop_arm(io->loop, &u->retry, event_loop_now_ns() + RETRY_NS);
+			try_later(u);
 			return;
 		}
 	}
@@ -118,6 +145,7 @@ static void retry_expired(struct event_timer *timer)
 {
 	struct block_io *io = timer->opaque;
 
+	queue_again(to_uring(io));
 	uring_kick(io);
 	io->client.reaped(io->client.opaque);
 }
@@ -131,11 +159,11 @@ static void uring_ready(struct block_io *io)
 static void uring_wait(struct block_io *io)
 {
 	struct uring_io *u = to_uring(io);
-	const struct timespec pause = { .tv_nsec = RETRY_NS };
 
-	if (io_uring_submit_and_wait(&u->ring, 1) < 0)
-		nanosleep(&pause, NULL);
+	if (u->again || io_uring_submit_and_wait(&u->ring, 1) < 0)
+		poll(NULL, 0, RETRY_NS / 1000000);
 	reap(u);
+	queue_again(u);
 }
 
 static void uring_destroy(struct block_io *io)
@@ -156,6 +184,27 @@ static const struct block_io_ops uring_ops = {
 };
 
 /*
+ * A ring can do almost anything that system calls can, and no filter sees it: so this one is told what it is for, and
+ * from then on does nothing else, whoever writes to it. The kernel answers other operations with -EACCES (5.10).
+ */
+static int restrict_and_enable(const struct io_uring *ring)
+{
+	static const struct io_uring_restriction only[] = {
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_READV },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITEV },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC },
+		{ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE },
+		{ .opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_ASYNC },
+	};
+
+	/* Debian's liburing.so does not export its functions for these. */
+	if (syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_RESTRICTIONS, only,
+		    sizeof(only) / sizeof(only[0])) < 0)
+		return -errno;
+	return syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0 ? -errno : 0;
+}
+
+/*
  * COOP_TASKRUN (5.19): a completion waits for this thread's next system call, instead of interrupting it; SINGLE_ISSUER
  * (6.0) spares locks. Older kernels do without. Not DEFER_TASKRUN: seen on 6.18, epoll is then never told that the ring
  * has something.
@@ -172,10 +221,15 @@ static int setup(struct io_uring *ring)
 
 	for (i = 0; i < sizeof(flags) / sizeof(flags[0]) && ret == -EINVAL; i++) {
 		memset(&p, 0, sizeof(p));
-		p.flags = flags[i] | IORING_SETUP_CQSIZE;
+		p.flags = flags[i] | IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED;
 		p.cq_entries = BLOCK_IO_MAX_IN_FLIGHT;
 		ret = io_uring_queue_init_params(SQ_ENTRIES, ring, &p);
 	}
+	if (ret)
+		return ret;
+	ret = restrict_and_enable(ring);
+	if (ret)
+		io_uring_queue_exit(ring);
 	return ret;
 }
 

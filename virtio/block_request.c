@@ -7,6 +7,8 @@
 #include <linux/falloc.h>
 #include <string.h>
 
+#include "block_overlay.h"
+#include "iov.h"
 #include "log.h"
 #include "metrics.h"
 
@@ -17,51 +19,7 @@ static uint8_t zeroes[ZEROES_SIZE];
 
 #define MAX_RETRIES 8
 
-enum stage { STAGE_TRANSFER, STAGE_ALLOCATE, STAGE_ZEROES, STAGE_SYNC };
-
-/* Copy len bytes that start skip bytes into the buffers; the caller knows there are that many. */
-static void iov_copy_out(const struct iovec *iov, uint64_t skip, void *dst, size_t len)
-{
-	uint8_t *out = dst;
-	size_t n;
-
-	for (; len; iov++) {
-		if (skip >= iov->iov_len) {
-			skip -= iov->iov_len;
-			continue;
-		}
-		n = iov->iov_len - skip;
-		if (n > len)
-			n = len;
-		memcpy(out, (const uint8_t *)iov->iov_base + skip, n);
-		out += n;
-		len -= n;
-		skip = 0;
-	}
-}
-
-/* Set dst to len bytes of src, skip bytes in. Returns the entries used; dst has room for as many as src has. */
-static unsigned int iov_slice(struct iovec *dst, const struct iovec *src, uint64_t skip, uint64_t len)
-{
-	unsigned int n = 0;
-	uint64_t take;
-
-	for (; len; src++) {
-		if (skip >= src->iov_len) {
-			skip -= src->iov_len;
-			continue;
-		}
-		take = src->iov_len - skip;
-		if (take > len)
-			take = len;
-		dst[n].iov_base = (uint8_t *)src->iov_base + skip;
-		dst[n].iov_len = take;
-		n++;
-		len -= take;
-		skip = 0;
-	}
-	return n;
-}
+enum stage { STAGE_TRANSFER, STAGE_ALLOCATE, STAGE_ZEROES, STAGE_SYNC, STAGE_COMMIT };
 
 /* Drop the first n bytes of what op still has to move. */
 static void iov_consume(struct block_io_op *op, uint64_t n)
@@ -77,6 +35,28 @@ static void iov_consume(struct block_io_op *op, uint64_t n)
 	}
 }
 
+/* Let op move len bytes only, fewer than it has; iov_release undoes it. */
+static void iov_hold(struct block_request *req, uint64_t len)
+{
+	struct block_io_op *op = &req->op;
+	unsigned int i;
+
+	for (i = 0; len > op->iov[i].iov_len; i++)
+		len -= op->iov[i].iov_len;
+	req->held_iov = op->nr_iov - i - 1;
+	req->held_len = op->iov[i].iov_len - len;
+	op->nr_iov = i + 1;
+	op->iov[i].iov_len = len;
+}
+
+static void iov_release(struct block_request *req)
+{
+	req->op.iov[req->op.nr_iov - 1].iov_len += req->held_len;
+	req->op.nr_iov += req->held_iov;
+	req->held_len = 0;
+	req->held_iov = 0;
+}
+
 /*
  * Descriptors may cut a request anywhere (5.2.6 with 2.7.4.1), so both parts are streams of bytes: the readable one is
  * the header and then data, the writable one is data and then the status byte.
@@ -89,10 +69,12 @@ int block_request_parse(struct block_request *req, const struct vq_chain *chain,
 
 	if (chain->out_len < sizeof(hdr) || !chain->in_len)
 		return -EINVAL;
-	iov_copy_out(chain->iov, 0, &hdr, sizeof(hdr));
+	(void)iov_read(chain->iov, chain->nr_out, 0, &hdr, sizeof(hdr));
 	last = in + chain->nr_in - 1;
 	req->head = chain->head;
-	req->op.offset = 0;
+	req->pos = 0;
+	req->held_len = 0;
+	req->held_iov = 0;
 	req->file = NULL;
 	req->retries = 0;
 	req->written = 0;
@@ -105,11 +87,13 @@ int block_request_parse(struct block_request *req, const struct vq_chain *chain,
 	req->data_len = writes_guest ? req->in_len : chain->out_len - sizeof(hdr);
 	req->stray_data = writes_guest ? chain->out_len > sizeof(hdr) : req->in_len > 0;
 	req->op.iov = chain->nr_out + chain->nr_in <= BLOCK_REQUEST_INLINE_IOV ? req->inline_iov : many_iov;
-	req->op.nr_iov =
-		iov_slice(req->op.iov, writes_guest ? in : chain->iov, writes_guest ? 0 : sizeof(hdr), req->data_len);
+	if (writes_guest)
+		req->op.nr_iov = iov_slice(req->op.iov, in, chain->nr_in, 0, req->data_len);
+	else
+		req->op.nr_iov = iov_slice(req->op.iov, chain->iov, chain->nr_out, sizeof(hdr), req->data_len);
 	if ((req->type == VIRTIO_BLK_T_DISCARD || req->type == VIRTIO_BLK_T_WRITE_ZEROES) &&
 	    req->data_len == sizeof(req->range)) {
-		iov_copy_out(chain->iov, sizeof(hdr), &req->range, sizeof(req->range));
+		(void)iov_read(chain->iov, chain->nr_out, sizeof(hdr), &req->range, sizeof(req->range));
 		req->range.sector = le64toh(req->range.sector);
 		req->range.num_sectors = le32toh(req->range.num_sectors);
 		req->range.flags = le32toh(req->range.flags);
@@ -206,6 +190,25 @@ static int answer_id(struct block_request *req, const struct block_traits *trait
 	return VIRTIO_BLK_S_OK;
 }
 
+/* Aim op at what lies at req->pos of the disk: with an overlay, reads go to whoever has it, all else to the delta. */
+static void aim(struct block_request *req)
+{
+	const struct block_overlay *ov = req->file->overlay;
+	uint64_t left = req->end - req->pos, n;
+
+	req->op.fd = req->file->fd;
+	req->op.offset = req->pos;
+	if (!ov)
+		return;
+	if (req->type != VIRTIO_BLK_T_IN) {
+		block_overlay_delta(ov, &req->op, req->pos);
+		return;
+	}
+	n = block_overlay_find(ov, &req->op, req->pos, left);
+	if (n < left)
+		iov_hold(req, n);
+}
+
 static int start_transfer(struct block_request *req, const struct block_traits *traits)
 {
 	bool write = req->type == VIRTIO_BLK_T_OUT;
@@ -219,8 +222,9 @@ static int start_transfer(struct block_request *req, const struct block_traits *
 	req->stage = STAGE_TRANSFER;
 	req->op.type = write ? BLOCK_IO_WRITE : BLOCK_IO_READ;
 	req->op.durable = write && traits->durable;
-	req->op.offset = req->sector * BLOCK_SECTOR_SIZE;
-	req->end = req->op.offset + req->data_len;
+	req->pos = req->sector * BLOCK_SECTOR_SIZE;
+	req->end = req->pos + req->data_len;
+	aim(req);
 	return BLOCK_PENDING;
 }
 
@@ -234,7 +238,7 @@ static int start_sync(struct block_request *req)
 /* Write zeros up to req->end, a bounded piece at a time. */
 static int start_zeroes(struct block_request *req)
 {
-	uint64_t left = req->end - req->op.offset, n;
+	uint64_t left = req->end - req->pos, n;
 	unsigned int i;
 
 	req->stage = STAGE_ZEROES;
@@ -260,9 +264,10 @@ static int start_range(struct block_request *req, const struct block_file *file)
 		metrics_inc(block_write_zeroes_count);
 	if (!req->range.num_sectors)
 		return VIRTIO_BLK_S_OK;
-	req->op.offset = req->range.sector * BLOCK_SECTOR_SIZE;
+	req->pos = req->range.sector * BLOCK_SECTOR_SIZE;
 	req->op.len = (uint64_t)req->range.num_sectors * BLOCK_SECTOR_SIZE;
-	req->end = req->op.offset + req->op.len;
+	req->end = req->pos + req->op.len;
+	aim(req);
 	if (file->no_zero_range && req->type == VIRTIO_BLK_T_WRITE_ZEROES)
 		return start_zeroes(req);
 	req->stage = STAGE_ALLOCATE;
@@ -270,6 +275,51 @@ static int start_range(struct block_request *req, const struct block_file *file)
 	/* A punched hole reads as zeros. Without unmap the space must stay reserved (5.2.6). */
 	req->op.mode = FALLOC_FL_KEEP_SIZE | (unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
 	return BLOCK_PENDING;
+}
+
+static int host_failed(const struct block_request *req, const struct block_traits *traits, int code)
+{
+	static const char *const names[] = {
+		[BLOCK_IO_READ] = "reading",
+		[BLOCK_IO_WRITE] = "writing",
+		[BLOCK_IO_SYNC] = "flushing",
+		[BLOCK_IO_ALLOCATE] = "discarding",
+	};
+
+	metrics_inc(block_io_errors);
+	metrics_inc(block_execute_fails);
+	log_warn_limited("drives[%s]: %s at byte %llu: %s; the guest sees an I/O error", traits->drive_id,
+			 names[req->op.type], (unsigned long long)req->pos,
+			 code ? strerror(-code) : "the file has become shorter");
+	return VIRTIO_BLK_S_IOERR;
+}
+
+/* Write an overlay's bitmap, or go on with that. */
+static int step_commit(struct block_request *req, const struct block_traits *traits)
+{
+	req->stage = STAGE_COMMIT;
+	switch (block_overlay_commit(req->file->overlay, &req->op)) {
+	case OVERLAY_RUN:
+		return BLOCK_PENDING;
+	case OVERLAY_WAIT:
+		return BLOCK_WAITING;
+	case OVERLAY_DONE:
+		return VIRTIO_BLK_S_OK;
+	default:
+		return host_failed(req, traits, -ENOSPC);
+	}
+}
+
+/* All bytes of a write, discard or write zeroes are in the file. */
+static int complete_write(struct block_request *req, const struct block_traits *traits)
+{
+	const bool range = req->type != VIRTIO_BLK_T_OUT;
+	const uint64_t pos = (range ? req->range.sector : req->sector) * BLOCK_SECTOR_SIZE;
+	struct block_overlay *ov = req->file->overlay;
+
+	if (ov && block_overlay_add(ov, pos, req->end - pos, traits->durable))
+		return step_commit(req, traits);
+	return range && traits->durable ? start_sync(req) : VIRTIO_BLK_S_OK;
 }
 
 int block_request_start(struct block_request *req, const struct block_traits *traits, struct block_file *file)
@@ -285,30 +335,15 @@ int block_request_start(struct block_request *req, const struct block_traits *tr
 		 * A flush covers the writes that were answered before it was sent (5.2.6.2); those are in the page
 		 * cache by then, so fdatasync alone is enough and nothing in flight has to be waited for.
 		 */
-		return traits->unsafe ? VIRTIO_BLK_S_OK : start_sync(req);
+		if (traits->unsafe)
+			return VIRTIO_BLK_S_OK;
+		return file->overlay ? step_commit(req, traits) : start_sync(req);
 	case VIRTIO_BLK_T_DISCARD:
 	case VIRTIO_BLK_T_WRITE_ZEROES:
 		return start_range(req, file);
 	default:
 		return start_transfer(req, traits);
 	}
-}
-
-static int host_failed(const struct block_request *req, const struct block_traits *traits, int code)
-{
-	static const char *const names[] = {
-		[BLOCK_IO_READ] = "reading",
-		[BLOCK_IO_WRITE] = "writing",
-		[BLOCK_IO_SYNC] = "flushing",
-		[BLOCK_IO_ALLOCATE] = "discarding",
-	};
-
-	metrics_inc(block_io_errors);
-	metrics_inc(block_execute_fails);
-	log_warn_limited("drives[%s]: %s at byte %llu: %s; the guest sees an I/O error", traits->drive_id,
-			 names[req->op.type], (unsigned long long)req->op.offset,
-			 code ? strerror(-code) : "the file has become shorter");
-	return VIRTIO_BLK_S_IOERR;
 }
 
 /* The file system, or the block device for this alignment, has no such operation. */
@@ -327,7 +362,7 @@ static int advance_range(struct block_request *req, const struct block_traits *t
 			req->file->no_zero_range = true;
 		return start_zeroes(req);
 	}
-	return traits->durable ? start_sync(req) : VIRTIO_BLK_S_OK;
+	return complete_write(req, traits);
 }
 
 /* A transfer or zeroes: result bytes were moved. Shorter than asked for is no error until nothing moves at all. */
@@ -335,8 +370,9 @@ static int advance_bytes(struct block_request *req, const struct block_traits *t
 {
 	uint64_t n = (uint64_t)req->op.result;
 
-	if (!n || n > req->end - req->op.offset)
+	if (!n || n > req->end - req->pos)
 		return host_failed(req, traits, n ? -EIO : 0);
+	req->pos += n;
 	req->op.offset += n;
 	req->retries = 0;
 	if (req->type == VIRTIO_BLK_T_IN) {
@@ -345,11 +381,15 @@ static int advance_bytes(struct block_request *req, const struct block_traits *t
 	} else {
 		metrics_add(block_write_bytes, n);
 	}
-	if (req->op.offset == req->end)
-		return req->stage == STAGE_ZEROES ? advance_range(req, traits) : VIRTIO_BLK_S_OK;
+	if (req->pos == req->end)
+		return req->type == VIRTIO_BLK_T_IN ? VIRTIO_BLK_S_OK : complete_write(req, traits);
 	if (req->stage == STAGE_ZEROES)
 		return start_zeroes(req);
+	if (req->file->overlay)
+		iov_release(req);
 	iov_consume(&req->op, n);
+	if (req->file->overlay)
+		aim(req);
 	return BLOCK_PENDING;
 }
 
@@ -366,9 +406,16 @@ int block_request_advance(struct block_request *req, const struct block_traits *
 		return advance_range(req, traits);
 	case STAGE_SYNC:
 		return VIRTIO_BLK_S_OK;
+	case STAGE_COMMIT:
+		return step_commit(req, traits);
 	default:
 		return advance_bytes(req, traits);
 	}
+}
+
+int block_request_resume(struct block_request *req, const struct block_traits *traits)
+{
+	return req->type == VIRTIO_BLK_T_FLUSH ? step_commit(req, traits) : complete_write(req, traits);
 }
 
 uint32_t block_request_finish(struct block_request *req, uint8_t status)
@@ -384,6 +431,8 @@ uint32_t block_request_finish(struct block_request *req, uint8_t status)
 
 void block_request_abandon(struct block_request *req)
 {
+	if (req->file && req->file->overlay)
+		block_overlay_give_up(req->file->overlay, &req->op);
 	if (req->file)
 		block_file_put(req->file);
 	req->file = NULL;

@@ -41,13 +41,16 @@ struct block_request {
 	bool stray_data;           /* buffers of the wrong direction: the request cannot mean what it says */
 	uint64_t in_len;           /* bytes of the device-writable part before the status byte */
 	uint64_t written;          /* bytes of it filled so far, from its start */
-	uint64_t end;              /* discard, write zeroes: byte offset where it ends */
+	uint64_t pos, end;         /* bytes of the disk: what comes next, and where the request ends */
+	uint64_t held_len;         /* with an overlay: bytes of op's last segment that are left out for now, ... */
+	unsigned int held_iov;     /* ... and segments behind it */
 	struct virtio_blk_discard_write_zeroes range; /* copied, host byte order */
 	struct iovec inline_iov[BLOCK_REQUEST_INLINE_IOV];
 };
 
 /* Returned by check, start and advance when there is no status yet; others are VIRTIO_BLK_S_*. */
 #define BLOCK_PENDING (-1)
+#define BLOCK_WAITING (-2) /* not check: nothing to be queued, until block_overlay_woken returns the request */
 
 /*
  * block_request_parse - read the header and range of chain, and find data and status; many_iov is used when there are
@@ -65,11 +68,13 @@ uint64_t block_request_cost(const struct block_request *req);
 
 /*
  * block_request_start - begin a request that passed the check; block_request_advance - go on after req->op has
- * completed Returns BLOCK_PENDING with req->op to be queued, or the final status. start takes a reference to file in
- * either case.
+ * completed; block_request_resume - go on after a wait
+ * Return BLOCK_PENDING with req->op to be queued, BLOCK_WAITING, or the final status. start takes a reference to file
+ * in any case.
  */
 int block_request_start(struct block_request *req, const struct block_traits *traits, struct block_file *file);
 int block_request_advance(struct block_request *req, const struct block_traits *traits);
+int block_request_resume(struct block_request *req, const struct block_traits *traits);
 
 /* block_request_finish - write the status byte, drop the file; returns the length for the used ring (2.7.8.2). */
 uint32_t block_request_finish(struct block_request *req, uint8_t status);

@@ -13,6 +13,11 @@
 
 #define VIRTIO_MAX_QUEUES 3
 
+/* What one queue may move before the loop's other users have their turn: some 50 µs of copying. */
+#define VIRTIO_TURN_BYTES (256u << 10)
+
+struct state_reader;
+struct state_writer;
 struct virtio_device;
 
 /*
@@ -39,6 +44,13 @@ struct virtio_device_ops {
 	 * what is in flight first, pushes nothing more to the rings, and then calls virtio_device_reset_done().
 	 */
 	bool (*reset)(struct virtio_device *dev);
+	/*
+	 * Write the device's own record, and read it again; NULL: it has none. Restoring comes before activation, with
+	 * features and queues in dev already, and gets 0, or -errno with a sentence (the device is then only good for
+	 * being destroyed). The device is paused: nothing is in flight, and activation does not touch the rings.
+	 */
+	void (*save)(const struct virtio_device *dev, struct state_writer *w, uint32_t slot);
+	int (*restore)(struct virtio_device *dev, struct state_reader *r, uint32_t slot, struct error *err);
 };
 
 /* The transport's side; the machine binds it before the guest runs. Loop thread only. */

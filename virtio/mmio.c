@@ -13,6 +13,7 @@
 
 #include "log.h"
 #include "metrics.h"
+#include "mmio_internal.h"
 #include "x86/x86.h"
 
 #define MMIO_MAGIC   0x74726976u /* "virt" (4.2.2) */
@@ -25,11 +26,7 @@
  */
 #define IOEVENTFD_AFTER 1024
 
-#define DRIVER_BITS                                                                           \
-	(VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK | \
-	 VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_FAILED)
-
-static uint64_t offered_features(const struct virtio_mmio *mmio)
+uint64_t virtio_mmio_offered(const struct virtio_mmio *mmio)
 {
 	return mmio->dev->ops->features(mmio->dev) | 1ull << VIRTIO_F_VERSION_1 | 1ull << VIRTIO_RING_F_EVENT_IDX |
 	       1ull << VIRTIO_RING_F_INDIRECT_DESC;
@@ -77,6 +74,8 @@ static void mmio_broken(struct virtio_device *dev)
 	mmio->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	pthread_mutex_unlock(&mmio->lock);
 	raise_interrupt(mmio, VIRTIO_MMIO_INT_CONFIG);
+	if (mmio->broken)
+		mmio->broken(mmio->opaque, dev->id);
 }
 
 static int set_ioeventfd(struct virtio_mmio *mmio, unsigned int queue, uint32_t flags)
@@ -99,11 +98,9 @@ static void on_kick(struct event_fd *ev, uint32_t events)
 {
 	struct virtio_mmio_kick *kick = ev->opaque;
 	struct virtio_device *dev = kick->mmio->dev;
-	uint64_t count;
 
 	(void)events;
-	(void)!read(ev->fd, &count, sizeof(count));
-	if (dev->active)
+	if (dev->active && dev->queue[kick - kick->mmio->kick].ready)
 		dev->ops->notify(dev, (unsigned int)(kick - kick->mmio->kick));
 }
 
@@ -116,7 +113,9 @@ static void switch_to_ioeventfd(struct virtio_mmio *mmio, unsigned int queue)
 	kick->event.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (kick->event.fd < 0)
 		return;
-	if (event_loop_add(mmio->loop, &kick->event, EPOLLIN))
+	/* Edge-triggered: each kick is an event of its own, and the count need not be read, one system call in three.
+	 */
+	if (event_loop_add(mmio->loop, &kick->event, EPOLLIN | EPOLLET))
 		goto err_close;
 	if (set_ioeventfd(mmio, queue, 0))
 		goto err_remove;
@@ -130,6 +129,13 @@ err_close:
 	kick->event.fd = -1;
 }
 
+/* KVM_IOEVENTFD waits for vCPUs that are inside KVM_RUN, and those may wait for us to save a page. Until that is over,
+ * what there is stays: a notification of a queue that is not ready is none. */
+static bool may_change_ioeventfds(const struct virtio_mmio *mmio)
+{
+	return !mmio->dev->gm->watcher;
+}
+
 static void drop_ioeventfds(struct virtio_mmio *mmio)
 {
 	unsigned int i;
@@ -137,6 +143,8 @@ static void drop_ioeventfds(struct virtio_mmio *mmio)
 	for (i = 0; i < mmio->dev->ops->nr_queues; i++) {
 		struct virtio_mmio_kick *kick = &mmio->kick[i];
 
+		if (kick->event.fd >= 0 && !may_change_ioeventfds(mmio))
+			continue;
 		kick->forwarded = 0;
 		if (kick->event.fd < 0)
 			continue;
@@ -147,7 +155,7 @@ static void drop_ioeventfds(struct virtio_mmio *mmio)
 	}
 }
 
-static void activate(struct virtio_mmio *mmio)
+int virtio_mmio_activate(struct virtio_mmio *mmio)
 {
 	struct virtio_device *dev = mmio->dev;
 	unsigned int i;
@@ -157,8 +165,7 @@ static void activate(struct virtio_mmio *mmio)
 		dev->queue[i].indirect = dev->features & 1ull << VIRTIO_RING_F_INDIRECT_DESC;
 	}
 	dev->active = true;
-	if (dev->ops->activate(dev))
-		virtio_device_broken(dev, 0, "the device could not be activated");
+	return dev->ops->activate(dev);
 }
 
 static void mmio_reset_done(struct virtio_device *dev)
@@ -190,15 +197,14 @@ static void notify_queues(struct virtio_mmio *mmio)
 	for (i = 0; i < dev->ops->nr_queues && dev->active; i++) {
 		if (!(notified & 1u << i) || !dev->queue[i].ready)
 			continue;
-		if (++mmio->kick[i].forwarded == IOEVENTFD_AFTER)
+		if (may_change_ioeventfds(mmio) && ++mmio->kick[i].forwarded == IOEVENTFD_AFTER)
 			switch_to_ioeventfd(mmio, i);
 		dev->ops->notify(dev, i);
 	}
 }
 
-static void on_work(struct event_work *work)
+void virtio_mmio_carry_out(struct virtio_mmio *mmio)
 {
-	struct virtio_mmio *mmio = work->opaque;
 	bool reset_wanted, activate_wanted;
 
 	pthread_mutex_lock(&mmio->lock);
@@ -213,9 +219,14 @@ static void on_work(struct event_work *work)
 			mmio_reset_done(mmio->dev);
 		return;
 	}
-	if (activate_wanted)
-		activate(mmio);
+	if (activate_wanted && virtio_mmio_activate(mmio))
+		virtio_device_broken(mmio->dev, 0, "the device could not be activated");
 	notify_queues(mmio);
+}
+
+static void on_work(struct event_work *work)
+{
+	virtio_mmio_carry_out(work->opaque);
 }
 
 /* ---- vCPU threads: registers; lock held ---- */
@@ -223,8 +234,8 @@ static void on_work(struct event_work *work)
 /* 3.1.1: bits are only added, in order; 0 resets. FEATURES_OK stays off when the driver took what was not on offer. */
 static void write_status(struct virtio_mmio *mmio, uint32_t value)
 {
-	uint32_t driver_status = mmio->status & DRIVER_BITS;
-	uint32_t added = value & DRIVER_BITS & ~driver_status;
+	uint32_t driver_status = mmio->status & VIRTIO_MMIO_DRIVER_BITS;
+	uint32_t added = value & VIRTIO_MMIO_DRIVER_BITS & ~driver_status;
 
 	if (value == 0) {
 		if (!mmio->status && !mmio->resetting)
@@ -242,7 +253,7 @@ static void write_status(struct virtio_mmio *mmio, uint32_t value)
 		return;
 	}
 	if (added & VIRTIO_CONFIG_S_FEATURES_OK) {
-		if (!(value & VIRTIO_CONFIG_S_DRIVER) || mmio->driver_features & ~offered_features(mmio) ||
+		if (!(value & VIRTIO_CONFIG_S_DRIVER) || mmio->driver_features & ~virtio_mmio_offered(mmio) ||
 		    !(mmio->driver_features & 1ull << VIRTIO_F_VERSION_1))
 			added &= ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
 		else
@@ -375,7 +386,7 @@ static uint32_t read_register(struct virtio_mmio *mmio, uint64_t offset)
 	case VIRTIO_MMIO_DEVICE_FEATURES:
 		return mmio->device_features_sel > 1
 			       ? 0
-			       : (uint32_t)(offered_features(mmio) >> (mmio->device_features_sel * 32));
+			       : (uint32_t)(virtio_mmio_offered(mmio) >> (mmio->device_features_sel * 32));
 	case VIRTIO_MMIO_QUEUE_NUM_MAX:
 		return queue_exists ? dev->queue[mmio->queue_sel].max_size : 0;
 	case VIRTIO_MMIO_QUEUE_READY:

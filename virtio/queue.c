@@ -30,6 +30,7 @@ static int ring_store16(const struct virtqueue *vq, uint64_t gpa, uint16_t value
 
 	if (!p)
 		return -EFAULT;
+	gm_written(vq->gm, p, sizeof(*p));
 	__atomic_store_n(p, htole16(value), order);
 	return 0;
 }
@@ -145,7 +146,7 @@ static int walk_add(struct walk *w, const struct vring_desc *desc)
 		return -EBADMSG;
 	if (!desc->len)
 		return -ENODATA;
-	if (n == chain->iov_max)
+	if (n >= chain->iov_max)
 		return -E2BIG;
 	if (chain->out_len + chain->in_len + desc->len > CHAIN_MAX_BYTES)
 		return -EMSGSIZE;
@@ -154,6 +155,7 @@ static int walk_add(struct walk *w, const struct vring_desc *desc)
 		return -EFAULT;
 	chain->iov[n] = (struct iovec){ .iov_base = hva, .iov_len = desc->len };
 	if (write) {
+		gm_written(w->vq->gm, hva, desc->len);
 		chain->nr_in++;
 		chain->in_len += desc->len;
 	} else {
@@ -251,12 +253,17 @@ int vq_pop(struct virtqueue *vq, struct vq_chain *chain)
 	return 1;
 }
 
+bool vq_waiting(const struct virtqueue *vq)
+{
+	return pending(vq) != 0;
+}
+
 void vq_unpop(struct virtqueue *vq)
 {
 	vq->next_avail--;
 }
 
-int vq_push(struct virtqueue *vq, uint16_t head, uint32_t len)
+int vq_stage(struct virtqueue *vq, uint16_t head, uint32_t len)
 {
 	struct vring_used_elem elem = { .id = htole32(head), .len = htole32(len) };
 
@@ -266,8 +273,20 @@ int vq_push(struct virtqueue *vq, uint16_t head, uint32_t len)
 	/* 65536 pushes without asking for an interrupt: the distance since the last one cannot be told any more. */
 	if (vq->next_used == vq->signalled_used)
 		vq->signalled_valid = false;
-	/* Release: buffers and the element are visible before the index says so (2.7.8.2). */
+	return 0;
+}
+
+int vq_publish(struct virtqueue *vq)
+{
+	/* Release: buffers and elements are visible before the index says so (2.7.8.2). */
 	return ring_store16(vq, vq->used_gpa + offsetof(struct vring_used, idx), vq->next_used, __ATOMIC_RELEASE);
+}
+
+int vq_push(struct virtqueue *vq, uint16_t head, uint32_t len)
+{
+	int ret = vq_stage(vq, head, len);
+
+	return ret ? ret : vq_publish(vq);
 }
 
 bool vq_should_interrupt(struct virtqueue *vq)

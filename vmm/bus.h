@@ -29,10 +29,26 @@ struct bus {
 };
 
 /* bus_add - 0, -EEXIST when the range overlaps another, -ENOSPC. Start-up thread only. */
+/*@ requires table: \valid(bus) && bus->nr <= BUS_MAX_DEVICES;
+    requires range: base + size <= UINT64_MAX;
+    behavior full:
+      assumes bus->nr == BUS_MAX_DEVICES;
+      ensures \result == -ENOSPC && bus->nr == BUS_MAX_DEVICES;
+    behavior room:
+      assumes bus->nr < BUS_MAX_DEVICES;
+      ensures added: \result == 0 ==> bus->nr == \old(bus->nr) + 1;
+      ensures refused: \result != 0 ==> \result == -EEXIST && bus->nr == \old(bus->nr); */
 int bus_add(struct bus *bus, uint64_t base, uint64_t size, const struct bus_ops *ops, void *opaque);
 
 /* bus_read, bus_write - an access nobody claims, or that straddles a device's end, reads as ones and writes nowhere. */
+/*@ requires table: \valid_read(bus) && bus->nr <= BUS_MAX_DEVICES;
+    requires access: len == 1 || len == 2 || len == 4 || len == 8;
+    requires buffer: \valid((char *)data + (0 .. len - 1));
+    ensures whole: \initialized((char *)data + (0 .. len - 1)); */
 void bus_read(const struct bus *bus, uint64_t addr, void *data, unsigned int len);
+/*@ requires table: \valid_read(bus) && bus->nr <= BUS_MAX_DEVICES;
+    requires access: len == 1 || len == 2 || len == 4 || len == 8;
+    requires buffer: \valid_read((char *)data + (0 .. len - 1)); */
 void bus_write(const struct bus *bus, uint64_t addr, const void *data, unsigned int len);
 
 #endif

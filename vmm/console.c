@@ -8,16 +8,20 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "jail.h"
 #include "log.h"
 #include "metrics.h"
+#include "retry.h"
 #include "text.h"
 
 #define ESCAPE_KEY    0x01 /* Ctrl-A, as QEMU and kvmtool */
 #define CHUNK         1024 /* bytes a write, below PIPE_BUF: a pipe that polls writable takes it whole */
 #define CHUNKS_A_TURN 16   /* then the loop's other events have their turn: a guest can print without end */
 #define FINISH_NS     (1000 * 1000000ull) /* how long the end waits for a slow reader */
+#define RETRY_NS      (100 * 1000000ull)  /* the host has no memory to watch a descriptor with: look again then */
 
 static void watch_output(struct console *con, bool on)
 {
@@ -29,6 +33,8 @@ static void watch_output(struct console *con, bool on)
 		event_loop_remove(con->loop, &con->out);
 		con->out_watched = false;
 	}
+	if (on && !con->out_watched)
+		event_loop_arm(con->loop, &con->throttle, event_loop_now_ns() + RETRY_NS);
 }
 
 /* Writes one chunk if the host takes it now. Returns bytes written, 0: would block, -1: nothing to write or output
@@ -42,9 +48,12 @@ static ssize_t write_chunk(struct console *con, int wait_ms)
 
 	if (!n)
 		return -1;
-	if (poll(&pfd, 1, wait_ms) == 0)
+	if (con->out.fd < 0) /* the socket alone, which never makes the guest wait */
+		written = (ssize_t)n;
+	else if (poll(&pfd, 1, wait_ms) <= 0) /* full; or a signal came, and a write might wait */
 		return 0;
-	written = write(con->out.fd, buf, n);
+	else
+		written = write(con->out.fd, buf, n);
 	if (written < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
 	if (written < 0) {
@@ -52,6 +61,8 @@ static ssize_t write_chunk(struct console *con, int wait_ms)
 		metrics_add(uart_missed_write_count, n);
 		written = (ssize_t)n;
 	}
+	if (con->sock)
+		console_socket_output(con->sock, buf, (size_t)written);
 	metrics_inc(uart_flush_count);
 	serial_consume(con->serial, (size_t)written);
 	return written;
@@ -107,16 +118,31 @@ static void on_output_ready(struct event_fd *ev, uint32_t events)
 	flush_output(ev->opaque);
 }
 
-static void watch_input(struct console *con, bool on)
+static void ignore_input(struct console *con)
 {
-	if (on == con->in_watched)
-		return;
-	if (on)
-		con->in_watched = event_loop_add(con->loop, &con->in, EPOLLIN) == 0;
-	else {
+	if (con->in_watched)
 		event_loop_remove(con->loop, &con->in);
-		con->in_watched = false;
-	}
+	con->in_watched = false;
+	event_loop_disarm(con->loop, &con->in_retry);
+}
+
+/* False: a regular file, which cannot be watched and is always ready. Only such a file may be read unasked: a read of
+ * anything else waits. */
+static bool watch_input(struct console *con)
+{
+	int ret = con->in_watched ? 0 : event_loop_add(con->loop, &con->in, EPOLLIN);
+
+	con->in_watched = ret == 0;
+	if (ret && ret != -EPERM)
+		event_loop_arm(con->loop, &con->in_retry, event_loop_now_ns() + RETRY_NS);
+	return ret != -EPERM;
+}
+
+static void on_in_retry(struct event_timer *timer)
+{
+	struct console *con = timer->opaque;
+
+	event_loop_post(con->loop, &con->rx_work);
 }
 
 /* Takes our own keys out of n typed bytes; returns how many are the guest's. */
@@ -154,6 +180,19 @@ static void deliver_input(struct console *con)
 	memmove(con->typed, con->typed + n, con->nr_typed);
 }
 
+/* From the socket: what the guest has no room for stays with whoever typed it. */
+static size_t take_typed(void *opaque, const uint8_t *data, size_t n)
+{
+	struct console *con = opaque;
+	size_t space = sizeof(con->typed) - con->nr_typed;
+
+	n = n < space ? n : space;
+	memcpy(con->typed + con->nr_typed, data, n);
+	con->nr_typed += n;
+	deliver_input(con);
+	return n;
+}
+
 /*
  * A pipe or file waits when the guest does not read. A terminal is read all the same, since the person may want to
  * type Ctrl-A x to a guest that hangs; what finds no room is dropped, as a tty does.
@@ -165,14 +204,16 @@ static void read_input(struct console *con)
 	ssize_t got;
 
 	if (!space && !con->terminal) {
-		watch_input(con, false); /* until the guest has taken some */
+		ignore_input(con); /* until the guest has taken some */
 		return;
 	}
 	got = read(con->in.fd, buf, con->terminal ? sizeof(buf) : space);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
+	if (got < 0)
+		log_warn("console: standard input: %s (nothing more is read from it)", strerror(errno));
 	if (got <= 0) {
-		watch_input(con, false); /* end of input is not the end of the microVM */
+		ignore_input(con); /* end of input is not the end of the microVM */
 		con->in.fd = -1;
 		return;
 	}
@@ -194,11 +235,12 @@ static void on_rx_work(struct event_work *work)
 	struct console *con = work->opaque;
 
 	deliver_input(con);
+	if (con->sock)
+		console_socket_wants_input(con->sock);
 	if (con->in.fd < 0 || con->in_watched)
 		return;
-	watch_input(con, true);
-	if (!con->in_watched && con->nr_typed < sizeof(con->typed)) {
-		read_input(con); /* a regular file cannot be watched, and is always ready */
+	if (!watch_input(con) && con->nr_typed < sizeof(con->typed)) {
+		read_input(con);
 		if (con->nr_typed < sizeof(con->typed) && con->in.fd >= 0)
 			event_loop_post(con->loop, work);
 	}
@@ -244,8 +286,11 @@ static void terminal_watcher(struct console *con)
 		signal(SIGHUP, SIG_IGN);
 		signal(SIGTERM, SIG_IGN);
 		signal(SIGTTOU, SIG_IGN);
-		close(pipe_fd[1]);
-		if (read(pipe_fd[0], &done, 1) == 0 && terminal_is_ours())
+		jail_helper();
+		/* Nothing else: a client of ours that is closed would wait for the end of its connection. */
+		dup2(pipe_fd[0], 3);
+		(void)syscall(SYS_close_range, 4u, ~0u, 0u);
+		if (read(3, &done, 1) == 0 && terminal_is_ours())
 			tcsetattr(STDIN_FILENO, TCSANOW, &con->saved);
 		_exit(0);
 	}
@@ -259,8 +304,10 @@ static void make_terminal_raw(struct console *con)
 
 	if (tcgetattr(STDIN_FILENO, &con->saved))
 		return; /* not a terminal */
-	if (tcgetpgrp(STDIN_FILENO) != getpgrp())
-		return;           /* in the background: it is somebody else's now */
+	if (tcgetpgrp(STDIN_FILENO) != getpgrp()) {
+		con->in.fd = -1; /* in the background: it is somebody else's now, and reading would stop us (SIGTTIN) */
+		return;
+	}
 	signal(SIGCHLD, SIG_IGN); /* the watcher never becomes a zombie */
 	terminal_watcher(con);
 	raw = con->saved;
@@ -276,8 +323,8 @@ static int open_output(const struct serial_config *cfg, struct error *err)
 	int fd;
 
 	if (cfg->serial_out_path[0]) {
-		fd = open(cfg->serial_out_path, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY,
-			  0600);
+		fd = RETRY_INTERRUPTED(open(cfg->serial_out_path,
+					    O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0600));
 		if (fd < 0 && errno == ENXIO) /* a FIFO that nobody reads yet */
 			fd = open(cfg->serial_out_path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
 		if (fd < 0)
@@ -295,10 +342,17 @@ int console_init(struct console *con, struct serial *serial, const struct serial
 		 struct error *err)
 {
 	const struct rate_limiter_config rate = { .bandwidth = cfg->rate_limiter };
-	int fd = open_output(cfg, err);
+	int fd = -1, ret = 0;
 
-	if (fd < 0)
-		return fd;
+	if (cfg->serial_out_path[0] || !cfg->serial_socket_path[0])
+		ret = fd = open_output(cfg, err);
+	if (ret >= 0 && cfg->serial_socket_path[0])
+		ret = console_socket_create(&con->sock, cfg->serial_socket_path, loop, take_typed, con, err);
+	if (ret < 0) {
+		if (fd >= 0 && fd != STDOUT_FILENO)
+			close(fd);
+		return ret;
+	}
 	con->serial = serial;
 	con->loop = loop;
 	con->watcher_fd = -1;
@@ -307,20 +361,47 @@ int console_init(struct console *con, struct serial *serial, const struct serial
 	con->tx_work = (struct event_work){ .run = on_tx_work, .opaque = con };
 	con->rx_work = (struct event_work){ .run = on_rx_work, .opaque = con };
 	con->throttle = (struct event_timer){ .expired = on_throttle_end, .opaque = con };
+	con->in_retry = (struct event_timer){ .expired = on_in_retry, .opaque = con };
 	if (rate.bandwidth.size)
 		rate_limiter_init(&con->limiter, &rate, event_loop_now_ns());
 	serial->tx_ready = tx_ready;
 	serial->rx_wanted = rx_wanted;
 	serial->opaque = con;
-	if (cfg->serial_out_path[0]) {
-		con->in.fd = -1; /* input goes with the terminal, not with a log file */
+	if (cfg->serial_out_path[0] || con->sock) {
+		con->in.fd = -1; /* input goes with the terminal, not with a log file or a socket */
 		return 0;
 	}
 	make_terminal_raw(con);
 	if (con->terminal)
-		watch_input(con, true); /* anything else can wait until the guest listens */
+		(void)watch_input(con); /* anything else can wait until the guest listens */
 	return 0;
 }
+
+/* ---- in a state file ---- */
+
+#define RECORD_TYPED 3 /* behind those of serial.c */
+
+void console_save(const struct console *con, struct state_writer *w)
+{
+	state_put(w, STATE_SERIAL, RECORD_TYPED, con->typed, con->nr_typed);
+}
+
+int console_restore(struct console *con, struct state_reader *r, struct error *err)
+{
+	const void *typed;
+	size_t n;
+	int ret = state_view(r, STATE_SERIAL, RECORD_TYPED, &typed, &n, 1, err);
+
+	if (ret)
+		return ret;
+	if (n > sizeof(con->typed))
+		return state_bad(err, STATE_SERIAL, RECORD_TYPED, "more input waits than the console keeps");
+	memcpy(con->typed, typed, n);
+	con->nr_typed = n;
+	return 0;
+}
+
+/* ---- the end ---- */
 
 void console_finish(struct console *con)
 {
@@ -328,10 +409,22 @@ void console_finish(struct console *con)
 
 	while (now < end && write_chunk(con, (int)((end - now + 999999) / 1000000)) > 0)
 		now = event_loop_now_ns();
+	ignore_input(con);
+	watch_output(con, false);
+	event_loop_disarm(con->loop, &con->throttle);
+	event_loop_cancel(con->loop, &con->tx_work);
+	event_loop_cancel(con->loop, &con->rx_work);
+	if (con->out.fd >= 0 && con->out.fd != STDOUT_FILENO)
+		close(con->out.fd);
+	if (con->sock)
+		console_socket_destroy(con->sock);
+	con->sock = NULL;
+	con->loop = NULL;
 	if (!con->terminal)
 		return;
 	if (terminal_is_ours())
 		tcsetattr(STDIN_FILENO, TCSADRAIN, &con->saved);
 	(void)!write(con->watcher_fd, "", 1);
+	close(con->watcher_fd);
 	con->terminal = false;
 }

@@ -6,9 +6,11 @@
 #include <termios.h>
 
 #include "config.h"
+#include "console_socket.h"
 #include "event_loop.h"
 #include "legacy/serial.h"
 #include "rate_limiter.h"
+#include "snapshot/state.h"
 
 #define CONSOLE_TYPED_MAX 1024
 
@@ -17,7 +19,7 @@ struct console {
 	struct event_loop *loop;
 	struct event_fd in, out;
 	struct event_work tx_work, rx_work;
-	struct event_timer throttle;
+	struct event_timer throttle, in_retry;
 	struct rate_limiter limiter;
 	uint64_t owed; /* bytes written that the limiter has not been asked for yet */
 	bool in_watched, out_watched;
@@ -26,8 +28,9 @@ struct console {
 	uint8_t typed[CONSOLE_TYPED_MAX]; /* input that the guest has not taken yet */
 	size_t nr_typed;
 	struct termios saved;
-	int watcher_fd;             /* see terminal_watcher() */
-	void (*quit)(void *opaque); /* the person typed Ctrl-A x; loop thread */
+	struct console_socket *sock; /* NULL: none */
+	int watcher_fd;              /* see terminal_watcher() */
+	void (*quit)(void *opaque);  /* the person typed Ctrl-A x; loop thread */
 	void *opaque;
 };
 
@@ -40,8 +43,17 @@ struct console {
 int console_init(struct console *con, struct serial *serial, const struct serial_config *cfg, struct event_loop *loop,
 		 struct error *err);
 
-/* console_finish - write what output is left (bounded in time) and restore the terminal. Loop thread, or after it
- * ended. */
+/*
+ * console_save, console_restore - the input that was read and that the guest has not taken, STATE_SERIAL 3
+ * 0, or -EINVAL with a sentence. No vCPU runs.
+ */
+void console_save(const struct console *con, struct state_writer *w);
+int console_restore(struct console *con, struct state_reader *r, struct error *err);
+
+/*
+ * console_finish - write what output is left (bounded in time), let go of the loop, restore the terminal
+ * con is as before console_init then. Loop thread, or after it ended; no vCPU runs.
+ */
 void console_finish(struct console *con);
 
 #endif

@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "retry.h"
+
 #define NS_PER_MS 1000000ull
 
 uint64_t event_loop_now_ns(void)
@@ -63,6 +65,11 @@ int event_loop_add(struct event_loop *loop, struct event_fd *ev, uint32_t events
 	return control(loop, EPOLL_CTL_ADD, ev, events);
 }
 
+int event_loop_modify(struct event_loop *loop, struct event_fd *ev, uint32_t events)
+{
+	return control(loop, EPOLL_CTL_MOD, ev, events);
+}
+
 void event_loop_remove(struct event_loop *loop, struct event_fd *ev)
 {
 	unsigned int i;
@@ -73,6 +80,17 @@ void event_loop_remove(struct event_loop *loop, struct event_fd *ev)
 		if (loop->batch[i].data.ptr == ev)
 			loop->batch[i].events = 0;
 	}
+}
+
+void event_loop_watch(struct event_loop *loop, struct event_fd *ev, uint32_t events)
+{
+	if (ev->events == events)
+		return;
+	if (!events)
+		event_loop_remove(loop, ev);
+	else
+		(void)control(loop, ev->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, ev, events);
+	ev->events = events;
 }
 
 void event_loop_arm(struct event_loop *loop, struct event_timer *timer, uint64_t deadline_ns)
@@ -117,8 +135,26 @@ void event_loop_post(struct event_loop *loop, struct event_work *work)
 		const uint64_t one = 1;
 
 		/* Fails only when the counter is full, and then the loop is awake anyway. */
-		(void)!write(loop->wake_fd, &one, sizeof(one));
+		(void)!RETRY_INTERRUPTED(write(loop->wake_fd, &one, sizeof(one)));
 	}
+}
+
+void event_loop_cancel(struct event_loop *loop, struct event_work *work)
+{
+	struct event_work **at;
+
+	pthread_mutex_lock(&loop->lock);
+	if (work->queued) {
+		for (at = &loop->taken; *at && *at != work; at = &(*at)->next)
+			;
+		for (at = *at ? at : &loop->works; *at != work; at = &(*at)->next)
+			;
+		*at = work->next;
+		if (loop->works_tail == &work->next)
+			loop->works_tail = at;
+		work->queued = false;
+	}
+	pthread_mutex_unlock(&loop->lock);
 }
 
 static struct event_work *take_works(struct event_loop *loop)
@@ -137,13 +173,14 @@ static struct event_work *take_works(struct event_loop *loop)
  */
 static void run_works(struct event_loop *loop)
 {
-	struct event_work *work, *next;
+	struct event_work *work;
 	uint64_t count;
 
 	(void)!read(loop->wake_fd, &count, sizeof(count));
-	for (work = take_works(loop); work && !loop->stop; work = next) {
+	loop->taken = take_works(loop);
+	while ((work = loop->taken) != NULL && !loop->stop) {
 		pthread_mutex_lock(&loop->lock);
-		next = work->next;
+		loop->taken = work->next;
 		work->queued = false; /* from here on it can be posted again */
 		pthread_mutex_unlock(&loop->lock);
 		work->run(work);

@@ -76,7 +76,9 @@ int gm_create(struct guest_memory *gm, uint64_t mem_size_mib, enum huge_pages hu
 	uint8_t *base = NULL;
 	int ret;
 
-	*gm = (struct guest_memory){ .small_pages = huge != HUGE_PAGES_2M };
+	*gm = (struct guest_memory){ .small_pages = huge != HUGE_PAGES_2M,
+				     .huge = huge == HUGE_PAGES_2M,
+				     .source_fd = -1 };
 	if (!mem_size_mib || mem_size_mib > GM_MAX_MIB)
 		return error_set(err, -EINVAL, "machine-config.mem_size_mib: %" PRIu64 ": must be from 1 to %" PRIu64,
 				 mem_size_mib, GM_MAX_MIB);
@@ -100,7 +102,11 @@ void gm_destroy(struct guest_memory *gm)
 {
 	if (gm->reservation)
 		munmap(gm->reservation, gm->reservation_size);
-	*gm = (struct guest_memory){ 0 };
+	if (gm->dirty)
+		munmap(gm->dirty, gm->size / GM_PAGE / 8);
+	if (gm->source_fd > 0)
+		close(gm->source_fd);
+	*gm = (struct guest_memory){ .source_fd = -1 };
 }
 
 int gm_register(const struct guest_memory *gm, int vm_fd, struct error *err)
@@ -109,6 +115,7 @@ int gm_register(const struct guest_memory *gm, int vm_fd, struct error *err)
 		const struct gm_region *r = &gm->region[i];
 		struct kvm_userspace_memory_region slot = {
 			.slot = i,
+			.flags = gm->dirty ? KVM_MEM_LOG_DIRTY_PAGES : 0,
 			.guest_phys_addr = r->gpa,
 			.memory_size = r->size,
 			.userspace_addr = (uintptr_t)r->hva,
@@ -152,6 +159,7 @@ int gm_write(const struct guest_memory *gm, uint64_t gpa, const void *src, size_
 
 	if (!dst)
 		return -EFAULT;
+	gm_written(gm, dst, len);
 	if (len)
 		memcpy(dst, src, len);
 	return 0;
@@ -179,20 +187,23 @@ static int copy_in(uint8_t *dst, int fd, uint64_t offset, uint64_t len, struct e
 }
 
 /* Show whole file pages at dst. Some file systems cannot map; then a copy does. */
-static int map_in(uint8_t *dst, int fd, uint64_t offset, uint64_t len, struct error *err)
+static int map_in(struct guest_memory *gm, uint64_t gpa, uint8_t *dst, int fd, uint64_t offset, uint64_t len,
+		  struct error *err)
 {
-	if (!len)
-		return 0;
-	if (mmap(dst, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) ==
-	    MAP_FAILED)
+	uint64_t start = gpa < GM_HOLE_END ? gpa : gpa - (GM_HOLE_END - GM_HOLE_START);
+
+	if (gm->nr_mapped == GM_MAX_MAPPED ||
+	    mmap(dst, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) ==
+		    MAP_FAILED)
 		return copy_in(dst, fd, offset, len, err);
+	gm->mapped[gm->nr_mapped++] = (struct gm_mapped){ .start = start, .end = start + len };
 	return 0;
 }
 
 int gm_load_file(struct guest_memory *gm, uint64_t gpa, int fd, uint64_t file_size, uint64_t offset, uint64_t len,
 		 enum gm_load how, struct error *err)
 {
-	const uint64_t page = 4096; /* x86: what mmap and the guest both count in */
+	const uint64_t page = GM_PAGE;
 	uint8_t *dst = gm_at(gm, gpa, len);
 	uint64_t head, body;
 	int ret;
@@ -212,7 +223,7 @@ int gm_load_file(struct guest_memory *gm, uint64_t gpa, int fd, uint64_t file_si
 	body = (len - head) / page * page;
 	ret = copy_in(dst, fd, offset, head, err);
 	if (!ret)
-		ret = map_in(dst + head, fd, offset + head, body, err);
+		ret = map_in(gm, gpa + head, dst + head, fd, offset + head, body, err);
 	if (!ret)
 		ret = copy_in(dst + head + body, fd, offset + head + body, len - head - body, err);
 	return ret;

@@ -6,7 +6,9 @@
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
+#include "retry.h"
 #include "x86/x86.h"
 
 static const char *open_advice(int code)
@@ -30,19 +32,19 @@ int kvm_open(struct kvm *kvm, struct error *err)
 	int version, size;
 
 	kvm->vm_fd = -1;
-	kvm->fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	kvm->fd = RETRY_INTERRUPTED(open("/dev/kvm", O_RDWR | O_CLOEXEC));
 	if (kvm->fd < 0)
 		return error_set(err, -errno, "/dev/kvm: %s (%s)", strerror(errno), open_advice(errno));
 	version = ioctl(kvm->fd, KVM_GET_API_VERSION, 0);
+	if (version < 0)
+		return error_set(err, -errno, "/dev/kvm: KVM_GET_API_VERSION: %s", strerror(errno));
 	if (version != KVM_API_VERSION)
 		return error_set(err, -ENOTSUP, "/dev/kvm: API version %d (needs %d)", version, KVM_API_VERSION);
 	size = ioctl(kvm->fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (size < 0)
 		return error_set(err, -errno, "/dev/kvm: KVM_GET_VCPU_MMAP_SIZE: %s", strerror(errno));
 	kvm->run_size = (size_t)size;
-	do {
-		kvm->vm_fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);
-	} while (kvm->vm_fd < 0 && errno == EINTR);
+	kvm->vm_fd = RETRY_INTERRUPTED(ioctl(kvm->fd, KVM_CREATE_VM, 0));
 	if (kvm->vm_fd < 0)
 		return error_set(err, -errno, "/dev/kvm: KVM_CREATE_VM: %s (see mayfly --probe)", strerror(errno));
 	return 0;
@@ -56,4 +58,13 @@ int kvm_split_irqchip(const struct kvm *kvm, struct error *err)
 		return error_set(err, -errno, "KVM: split irqchip: %s (needs KVM_CAP_SPLIT_IRQCHIP, Linux 4.5)",
 				 strerror(errno));
 	return 0;
+}
+
+void kvm_close(struct kvm *kvm)
+{
+	if (kvm->vm_fd > 0)
+		close(kvm->vm_fd);
+	if (kvm->fd > 0)
+		close(kvm->fd);
+	kvm->vm_fd = kvm->fd = -1;
 }

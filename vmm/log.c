@@ -12,11 +12,12 @@
 #include <unistd.h>
 
 #include "metrics.h"
+#include "retry.h"
 #include "text.h"
 
 #define TEXT_SIZE    1024 /* of one event, before escaping */
 #define LINE_SIZE    2048 /* below PIPE_BUF, so that lines of several threads never mix in a FIFO */
-#define ID_SIZE      64
+#define ID_SIZE      65
 #define LIMIT_LINES  10u
 #define LIMIT_WINDOW 1000000000ull /* ns */
 #define DEFAULT_ID   "anonymous-instance"
@@ -74,10 +75,10 @@ int log_level_parse(const char *name, enum log_level *level)
 static int open_output(const char *path)
 {
 	const int flags = O_CREAT | O_APPEND | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
-	int fd = openat(AT_FDCWD, path, O_RDWR | flags, 0644);
+	int fd = RETRY_INTERRUPTED(openat(AT_FDCWD, path, O_RDWR | flags, 0644));
 
 	if (fd < 0 && errno == EACCES)
-		fd = openat(AT_FDCWD, path, O_WRONLY | flags, 0644);
+		fd = RETRY_INTERRUPTED(openat(AT_FDCWD, path, O_WRONLY | flags, 0644));
 	return fd < 0 ? -errno : fd;
 }
 
@@ -118,27 +119,29 @@ bool log_enabled(enum log_level level)
 	return level != LOG_OFF && level <= logger.level;
 }
 
-/* "time [id:thread:LEVEL:file:line] "; at most about 350 bytes, the parts are bounded. */
+/* "time [id:thread:LEVEL:file:line] "; at most about 350 bytes, the parts are bounded. Also for signal handlers. */
 static size_t format_head(char *dst, size_t size, enum log_level level, const char *file, int line)
 {
 	struct timespec now;
 	size_t at;
-	int n;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	at = text_time(dst, size, &now);
-	n = snprintf(dst + at, size - at, " [%s:%.32s", logger.id, thread_name ? thread_name : "-");
-	at += n < 0 ? 0 : (size_t)n;
+	at = text_put(dst, at, size, " [");
+	at = text_put(dst, at, size, logger.id);
+	at = text_put(dst, at, size, ":");
+	at = text_put(dst, at, size, thread_name ? thread_name : "-");
 	if (logger.show_level) {
-		n = snprintf(dst + at, size - at, ":%s", level_names[level]);
-		at += n < 0 ? 0 : (size_t)n;
+		at = text_put(dst, at, size, ":");
+		at = text_put(dst, at, size, level_names[level]);
 	}
 	if (logger.show_log_origin) {
-		n = snprintf(dst + at, size - at, ":%.128s:%d", file, line);
-		at += n < 0 ? 0 : (size_t)n;
+		at = text_put(dst, at, size, ":");
+		at = text_put(dst, at, size, file);
+		at = text_put(dst, at, size, ":");
+		at = text_put_number(dst, at, size, (uint64_t)line, false, 1);
 	}
-	n = snprintf(dst + at, size - at, "] ");
-	return at + (n < 0 ? 0 : (size_t)n);
+	return text_put(dst, at, size, "] ");
 }
 
 /*
@@ -150,6 +153,12 @@ static bool takes_a_line(int fd)
 	struct pollfd pfd = { .fd = fd, .events = POLLOUT };
 
 	return fd != STDERR_FILENO || poll(&pfd, 1, 0) > 0;
+}
+
+static void put_line(const char *line, size_t len)
+{
+	if (!takes_a_line(logger.fd) || RETRY_INTERRUPTED(write(logger.fd, line, len)) != (ssize_t)len)
+		metrics_inc(logger_missed_log_count);
 }
 
 void log_write(enum log_level level, const char *file, int line, const char *fmt, ...)
@@ -174,9 +183,21 @@ void log_write(enum log_level level, const char *file, int line, const char *fmt
 	len = format_head(out, sizeof(out), level, file, line);
 	len += text_escape(out + len, sizeof(out) - len - 1, text, text_len);
 	out[len++] = '\n';
-	if (!takes_a_line(logger.fd) || write(logger.fd, out, len) != (ssize_t)len)
-		metrics_inc(logger_missed_log_count);
+	put_line(out, len);
 	errno = saved_errno;
+}
+
+void log_from_handler(enum log_level level, const char *file, int line, const char *text)
+{
+	char out[LINE_SIZE];
+	size_t len;
+
+	if (!log_enabled(level))
+		return;
+	len = format_head(out, sizeof(out), level, file, line);
+	len = text_put(out, len, sizeof(out) - 1, text);
+	out[len++] = '\n';
+	put_line(out, len);
 }
 
 bool log_ratelimit_ok(struct log_ratelimit *rl, enum log_level level, const char *file, int line)

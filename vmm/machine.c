@@ -1,56 +1,56 @@
-/* machine.c: assembles the microVM from its parts, starts it and ends it. */
+/* machine.c: the life of one microVM: configured, running, paused, gone. */
 #include "machine.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#include "block.h"
-#include "boot/boot.h"
-#include "boot/cmdline.h"
-#include "bus.h"
-#include "console.h"
-#include "event_loop.h"
-#include "guest_memory.h"
-#include "kvm.h"
-#include "legacy/boot_timer.h"
-#include "legacy/i8042.h"
-#include "legacy/ioapic.h"
-#include "legacy/serial.h"
+#include "board_state.h"
 #include "log.h"
 #include "metrics.h"
-#include "mmio.h"
-#include "vcpu.h"
+#include "syscall_filter.h"
 
 #define METRICS_PERIOD_NS (60 * 1000000000ull)
+#define IDLE_NS           1000000ull /* so that whoever waits for the first answer gets that first */
 
 struct machine {
-	const struct config *cfg;
-	struct timeline *timeline;
-	struct kvm kvm;
-	struct guest_memory memory;
 	struct event_loop loop;
-	struct bus pio, mmio;
-	struct ioapic ioapic;
-	struct i8042 i8042;
-	struct boot_timer boot_timer;
-	struct serial serial;
-	struct console console;
+	const struct config *cfg;
+	struct jail *jail;
+	struct timeline *timeline;
+	struct host_cpuid *host_cpuid;
 	struct event_fd signals;
 	struct event_timer metrics_timer;
-	struct block *drive[CONFIG_MAX_DRIVES];
-	struct virtio_mmio transport[X86_MAX_VIRTIO];
-	unsigned int nr_transports;
-	struct boot_entry entry;
-	struct vcpu vcpu[CONFIG_MAX_VCPUS];
+	struct event_timer idle_timer; /* nobody has asked for a microVM yet */
+	enum machine_state state;
+	machine_told *told;
+	void *told_opaque;
+	struct mmds *mmds; /* NULL until asked for */
+	struct board board;
 	_Atomic bool booted;
+	struct event_work booted_work;
 	unsigned int nr_started; /* vCPU threads to join */
+	/* Threads that have no filter yet, and the word that a loaded microVM waits for: no vCPU runs before it is 0.
+	 */
+	_Atomic unsigned int nr_unconfined;
+	bool never_ran;    /* loaded, and not resumed since */
+	bool expects_load; /* from a stream */
+
+	_Atomic unsigned int nr_parked; /* vCPUs that have left the guest to pause */
+	struct event_work parked_work;
+	unsigned int draining; /* drives that still have I/O in flight */
+	struct machine_waiter *waiters;
+	bool saving;                          /* a snapshot is being written */
+	bool in_background;                   /* and the microVM may be resumed meanwhile */
+	void (*give_up_saving)(void *opaque); /* NULL: there is nothing to remove */
+	void *saving_opaque;
+	bool has_saved_id;
+	uint8_t saved_id[STATE_ID_SIZE];
 
 	pthread_mutex_t lock; /* guards the end: the first reason counts */
 	bool ended;
@@ -58,12 +58,24 @@ struct machine {
 	struct event_work end_work;
 };
 
+static void tell_news(struct machine *m, const struct machine_news *news)
+{
+	if (m->told)
+		m->told(m->told_opaque, news);
+}
+
+static void tell(struct machine *m, enum machine_event event)
+{
+	tell_news(m, &(struct machine_news){ .event = event });
+}
+
 /* ---- the end ---- */
 
 static void on_end_work(struct event_work *work)
 {
 	struct machine *m = work->opaque;
 
+	tell(m, MACHINE_ENDED);
 	event_loop_stop(&m->loop);
 }
 
@@ -73,8 +85,8 @@ static void machine_end(struct machine *m, enum machine_end end, int signal)
 	unsigned int i;
 
 	/* The guest must not get a single instruction further than its reset. */
-	for (i = 0; i < m->cfg->machine.vcpu_count; i++)
-		atomic_store(&m->vcpu[i].stop, true);
+	for (i = 0; i < m->board.nr_vcpus; i++)
+		atomic_store(&m->board.vcpu[i].stop, true);
 	pthread_mutex_lock(&m->lock);
 	if (!m->ended) {
 		m->ended = true;
@@ -150,8 +162,16 @@ static void on_booted(void *opaque)
 	if (atomic_exchange(&m->booted, true))
 		return;
 	timeline_mark(m->timeline, STEP_USER_SPACE);
+	event_loop_post(&m->loop, &m->booted_work);
+}
+
+static void on_booted_work(struct event_work *work)
+{
+	struct machine *m = work->opaque;
+
 	if (m->timeline->wanted)
 		timeline_log(m->timeline);
+	tell(m, MACHINE_GUEST_READY);
 }
 
 static void on_guest_status(void *opaque, uint32_t status)
@@ -164,136 +184,149 @@ static void on_guest_status(void *opaque, uint32_t status)
 	pthread_mutex_unlock(&m->lock);
 }
 
-static void raise_serial_irq(void *opaque)
+static void on_device_broken(void *opaque, const char *id)
 {
-	ioapic_raise(opaque, X86_SERIAL_GSI);
+	tell_news(opaque, &(struct machine_news){ .event = MACHINE_DEVICE_BROKEN, .device_id = id });
 }
 
-/* ---- assembly ---- */
-
-static int create_vm(struct machine *m, struct error *err)
+static void on_vsock_listens(void *opaque, uint32_t port)
 {
-	int ret = kvm_open(&m->kvm, err);
-
-	if (ret)
-		return ret;
-	timeline_mark(m->timeline, STEP_VM);
-	/* Memory before the irqchip: the other order costs 8 ms (design.md, 3). */
-	ret = gm_create(&m->memory, m->cfg->machine.mem_size_mib, m->cfg->machine.huge_pages, err);
-	if (!ret)
-		ret = gm_register(&m->memory, m->kvm.vm_fd, err);
-	if (!ret)
-		ret = kvm_split_irqchip(&m->kvm, err);
-	timeline_mark(m->timeline, STEP_MEMORY);
-	return ret;
+	tell_news(opaque, &(struct machine_news){ .event = MACHINE_VSOCK_LISTENS, .port = port });
 }
 
-/* The kernels that `make kernel` builds lie beside the program, or in ../lib/mayfly once installed. */
-static int default_kernel(char path[PATH_MAX], unsigned int nr_vcpus, struct error *err)
+/* ---- who runs first ---- */
+
+/* Whoever is the last to be confined opens the gate, so that nobody has to be woken only to wake others. */
+static void count_confined(struct machine *m)
 {
-	static const char *const below[] = { "kernel", "../lib/mayfly" };
-	char exe[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 	unsigned int i;
 
-	if (n < 0)
-		return error_set(err, -errno, "boot-source.kernel_image_path: not given, and /proc/self/exe: %s",
-				 strerror(errno));
-	exe[n] = '\0';
-	*strrchr(exe, '/') = '\0';
-	for (i = 0; i < sizeof(below) / sizeof(below[0]); i++) {
-		n = snprintf(path, PATH_MAX, "%s/%s/vmlinux-%s", exe, below[i], nr_vcpus == 1 ? "up" : "smp");
-		if (n < PATH_MAX && access(path, R_OK) == 0)
-			return 0;
+	if (atomic_fetch_sub(&m->nr_unconfined, 1) != 1)
+		return;
+	for (i = 0; i < m->board.nr_vcpus; i++)
+		vcpu_let_run(&m->board.vcpu[i]);
+}
+
+static void resume_vcpus(struct machine *m)
+{
+	unsigned int i;
+
+	if (m->never_ran) {
+		/* Loaded: they wait at the gate yet. */
+		m->never_ran = false;
+		count_confined(m);
+		return;
 	}
-	return error_set(err, -ENOENT,
-			 "boot-source.kernel_image_path: not given, and no vmlinux-%s in %s/kernel (make kernel) or "
-			 "%s/../lib/mayfly",
-			 nr_vcpus == 1 ? "up" : "smp", exe, exe);
+	for (i = 0; i < m->nr_started; i++)
+		vcpu_resume(&m->board.vcpu[i]);
 }
 
-static int load_kernel(struct machine *m, struct error *err)
-{
-	const struct config *cfg = m->cfg;
-	char kernel[PATH_MAX], cmdline[CONFIG_CMDLINE_SIZE];
-	struct boot_images images = {
-		.kernel_path = cfg->boot.kernel_image_path,
-		.initrd_path = cfg->boot.initrd_path[0] ? cfg->boot.initrd_path : NULL,
-		.cmdline = cmdline,
-	};
-	int ret = 0;
+/* ---- pausing ---- */
 
-	if (!images.kernel_path[0]) {
-		ret = default_kernel(kernel, cfg->machine.vcpu_count, err);
-		images.kernel_path = kernel;
+static void finish_pause(struct machine *m)
+{
+	struct machine_waiter *waiter = m->waiters, *next;
+
+	m->state = MACHINE_PAUSED;
+	working_set_complete(m->board.working_set);
+	/* Whoever is told may resume and ask for the next pause at once: that one is not over. */
+	m->waiters = NULL;
+	tell(m, MACHINE_HAS_PAUSED);
+	for (; waiter; waiter = next) {
+		next = waiter->next;
+		waiter->done(waiter);
 	}
-	if (!ret)
-		ret = cmdline_build(cmdline, cfg, cfg->nr_drives, err);
-	if (!ret)
-		ret = mptable_write(&m->memory, cfg->machine.vcpu_count, err);
-	if (!ret)
-		ret = acpi_write(&m->memory, cfg->machine.vcpu_count, cfg->nr_drives, &images.acpi_rsdp_gpa, err);
-	if (!ret)
-		ret = boot_load(&m->memory, &images, &m->entry, err);
-	if (!ret)
-		ret = x86_tables_write(&m->memory, m->entry.protocol, err);
-	timeline_mark(m->timeline, STEP_KERNEL);
-	return ret;
 }
 
-static int add_virtio(struct machine *m, struct virtio_device *dev, struct error *err)
+static void on_drive_drained(void *opaque)
 {
-	unsigned int n = m->nr_transports;
+	struct machine *m = opaque;
 
-	m->nr_transports++;
-	return virtio_mmio_init(&m->transport[n], dev, &m->loop, &m->ioapic, &m->mmio, m->kvm.vm_fd,
-				X86_VIRTIO_GPA + n * X86_VIRTIO_SIZE, X86_VIRTIO_GSI + n, err);
+	if (--m->draining == 0)
+		finish_pause(m);
 }
 
-static int add_drive(struct machine *m, unsigned int i, struct error *err)
+/* Every vCPU is out of the guest: nothing new comes in, and what is in flight is let finish. */
+static void on_all_parked(struct machine *m)
 {
-	int ret = block_create(&m->drive[i], &m->cfg->drives[i], &m->memory, &m->loop, err);
+	unsigned int i;
 
-	return ret ? ret : add_virtio(m, block_device(m->drive[i]), err);
-}
-
-/* The root drive first: it becomes vda wherever it stands in the configuration, as in Firecracker. */
-static int add_drives(struct machine *m, struct error *err)
-{
-	unsigned int i, pass;
-	int ret = 0;
-
-	for (pass = 0; pass < 2; pass++) {
-		for (i = 0; i < m->cfg->nr_drives && !ret; i++) {
-			if (m->cfg->drives[i].is_root_device == (pass == 0))
-				ret = add_drive(m, i, err);
-		}
+	for (i = 0; i < m->cfg->nr_nets; i++)
+		net_pause(m->board.net[i]);
+	if (m->board.vsock)
+		vsock_pause(m->board.vsock);
+	m->draining = 1; /* this function itself */
+	for (i = 0; i < m->cfg->nr_drives; i++) {
+		m->draining++;
+		if (block_drain(m->board.drive[i], on_drive_drained, m))
+			m->draining--;
 	}
-	return ret;
+	on_drive_drained(m);
 }
 
-static int add_legacy_devices(struct machine *m, struct error *err)
+static void on_parked_work(struct event_work *work)
 {
-	int ret;
+	struct machine *m = work->opaque;
 
-	m->i8042 = (struct i8042){ .reset = on_guest_reset, .opaque = m };
-	m->boot_timer = (struct boot_timer){ .booted = on_booted, .status = on_guest_status, .opaque = m };
-	m->serial.irq = raise_serial_irq;
-	m->serial.irq_opaque = &m->ioapic;
-	ret = ioapic_init(&m->ioapic, m->kvm.vm_fd, &m->mmio, err);
-	if (!ret)
-		ret = serial_init(&m->serial, &m->pio, err);
-	if (!ret)
-		ret = i8042_init(&m->i8042, &m->pio);
-	if (!ret)
-		ret = boot_timer_init(&m->boot_timer, &m->mmio);
-	return ret;
+	if (m->state == MACHINE_PAUSING && atomic_load(&m->nr_parked) == m->nr_started && !m->draining)
+		on_all_parked(m);
 }
+
+static void on_vcpu_parked(struct vcpu *vcpu)
+{
+	struct machine *m = vcpu->opaque;
+
+	atomic_fetch_add(&m->nr_parked, 1);
+	event_loop_post(&m->loop, &m->parked_work);
+}
+
+void machine_pause(struct machine *m, struct machine_waiter *waiter)
+{
+	unsigned int i;
+
+	if (m->state == MACHINE_PAUSED) {
+		waiter->done(waiter);
+		return;
+	}
+	waiter->next = m->waiters;
+	m->waiters = waiter;
+	if (m->state == MACHINE_PAUSING)
+		return;
+	m->state = MACHINE_PAUSING;
+	atomic_store(&m->nr_parked, 0);
+	for (i = 0; i < m->nr_started; i++)
+		vcpu_pause(&m->board.vcpu[i]);
+}
+
+int machine_resume(struct machine *m, struct error *err)
+{
+	unsigned int i;
+
+	if (m->state == MACHINE_RUNNING)
+		return 0;
+	if (m->state == MACHINE_PAUSING)
+		return error_set(err, -EBUSY, "the microVM is being paused (wait for that answer first)");
+	if (m->saving && !m->in_background)
+		return error_set(err, -EBUSY, "a snapshot is being written (wait for that answer first)");
+	for (i = 0; i < m->cfg->nr_drives; i++)
+		block_resume(m->board.drive[i]);
+	for (i = 0; i < m->cfg->nr_nets; i++)
+		net_resume(m->board.net[i]);
+	if (m->board.vsock)
+		vsock_resume(m->board.vsock);
+	m->state = MACHINE_RUNNING;
+	resume_vcpus(m);
+	tell(m, MACHINE_HAS_RESUMED);
+	return 0;
+}
+
+/* ---- the beginning ---- */
 
 /* One descriptor for all the ways a person or a supervisor ends us; SIGPIPE and SIGXFSZ become errors of the write. */
 static int watch_signals(struct machine *m, struct error *err)
 {
 	sigset_t ending, blocked;
+	int ret;
 
 	sigemptyset(&ending);
 	sigaddset(&ending, SIGINT);
@@ -307,104 +340,287 @@ static int watch_signals(struct machine *m, struct error *err)
 	m->signals.fd = signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (m->signals.fd < 0)
 		return error_set(err, -errno, "signalfd: %s", strerror(errno));
-	return event_loop_add(&m->loop, &m->signals, EPOLLIN);
+	ret = event_loop_add(&m->loop, &m->signals, EPOLLIN);
+	return ret ? error_set(err, ret, "event loop: signals: %s", strerror(-ret)) : 0;
 }
 
-/* Before the VM: a process that is forked to look after a terminal must not hold guest memory or disks. */
-static int start_console(struct machine *m, struct error *err)
+/* The dearest part of a load, and it depends on nothing. Should it fail, the start fails again and says why. */
+static void make_vm(struct machine *m)
 {
-	m->console.quit = on_quit;
-	m->console.opaque = m;
-	return console_init(&m->console, &m->serial, &m->cfg->serial, &m->loop, err);
+	if (m->state == MACHINE_NOT_STARTED && m->board.kvm.vm_fd <= 0 && kvm_open(&m->board.kvm, NULL))
+		kvm_close(&m->board.kvm);
 }
 
-static int add_devices(struct machine *m, struct error *err)
+static void on_idle_timer(struct event_timer *timer)
 {
-	int ret = add_legacy_devices(m, err);
-
-	if (!ret)
-		ret = add_drives(m, err);
-	timeline_mark(m->timeline, STEP_DEVICES);
-	return ret;
+	make_vm(timer->opaque);
 }
 
-static int create_vcpus(struct machine *m, struct host_cpuid *host_cpuid, struct error *err)
-{
-	unsigned int i, n = m->cfg->machine.vcpu_count;
-	int ret = 0;
-
-	vcpu_kick_prepare();
-	for (i = 0; i < n && !ret; i++) {
-		m->vcpu[i].pio = &m->pio;
-		m->vcpu[i].mmio = &m->mmio;
-		m->vcpu[i].ended = on_vcpu_ended;
-		m->vcpu[i].opaque = m;
-		ret = vcpu_create(&m->vcpu[i], &m->kvm, i, err);
-	}
-	if (!ret)
-		ret = host_cpuid_wait(host_cpuid, err);
-	for (i = 0; i < n && !ret; i++)
-		ret = vcpu_setup(&m->vcpu[i], &host_cpuid->table, n, m->cfg->machine.smt, i ? NULL : &m->entry, err);
-	timeline_mark(m->timeline, STEP_VCPUS);
-	return ret;
-}
-
-int machine_create(struct machine **out, const struct config *cfg, struct timeline *timeline,
-		   struct host_cpuid *host_cpuid, enum machine_blame *blame, struct error *err)
+int machine_create(struct machine **out, const struct config *cfg, struct jail *jail, struct timeline *timeline,
+		   struct host_cpuid *host_cpuid, struct error *err)
 {
 	struct machine *m = calloc(1, sizeof(*m));
 	int ret;
 
 	*out = m;
-	*blame = BLAME_HOST;
 	if (!m)
 		return error_set(err, -ENOMEM, "no memory for a microVM");
 	m->cfg = cfg;
+	m->jail = jail;
 	m->timeline = timeline;
+	m->host_cpuid = host_cpuid;
 	pthread_mutex_init(&m->lock, NULL);
 	m->end_work = (struct event_work){ .run = on_end_work, .opaque = m };
+	m->parked_work = (struct event_work){ .run = on_parked_work, .opaque = m };
+	m->booted_work = (struct event_work){ .run = on_booted_work, .opaque = m };
+	m->metrics_timer = (struct event_timer){ .expired = on_metrics_timer, .opaque = m };
+	m->idle_timer = (struct event_timer){ .expired = on_idle_timer, .opaque = m };
 	ret = event_loop_init(&m->loop, err);
-	if (ret)
-		return ret;
-	*blame = BLAME_CONFIG;
-	ret = start_console(m, err);
-	if (ret)
-		return ret;
-	*blame = BLAME_HOST;
-	ret = create_vm(m, err);
-	if (ret)
-		return ret;
-	*blame = BLAME_CONFIG;
-	ret = load_kernel(m, err);
-	if (!ret)
-		ret = add_devices(m, err);
-	if (ret)
-		return ret;
-	*blame = BLAME_HOST;
-	ret = watch_signals(m, err);
-	return ret ? ret : create_vcpus(m, host_cpuid, err);
+	return ret ? ret : watch_signals(m, err);
 }
 
-int machine_run(struct machine *m, struct machine_result *result, struct error *err)
+void machine_listen(struct machine *m, machine_told *told, void *opaque)
+{
+	m->told = told;
+	m->told_opaque = opaque;
+}
+
+static struct vcpu *vcpu_started_last(struct machine *m)
+{
+	return &m->board.vcpu[m->board.nr_vcpus - m->nr_started];
+}
+
+static void stop_vcpus(struct machine *m)
 {
 	unsigned int i;
-	int ret;
 
-	timeline_mark(m->timeline, STEP_STARTED);
-	for (i = 0; i < m->cfg->machine.vcpu_count; i++) {
-		ret = vcpu_start(&m->vcpu[i], err);
-		if (ret)
-			return ret;
+	for (i = m->board.nr_vcpus - m->nr_started; i < m->board.nr_vcpus; i++)
+		vcpu_stop(&m->board.vcpu[i]);
+	/* One that waits for a page has left the guest for good now, and would not leave the kernel. */
+	uffd_give_up(&m->board.uffd, &m->board.memory);
+	for (; m->nr_started; m->nr_started--)
+		vcpu_join(vcpu_started_last(m));
+}
+
+static void on_vcpu_confined(struct vcpu *vcpu)
+{
+	count_confined(vcpu->opaque);
+}
+
+static enum filter_thread main_filter(const struct machine *m)
+{
+	if (m->cfg->allow_fork)
+		return FILTER_FORK;
+	return m->jail->may_write ? FILTER_SNAPSHOT : FILTER_VMM;
+}
+
+/* This thread confines itself after it has made the last of the others, which its filter does not allow, and while they
+ * do the same. */
+static int start_vcpus(struct machine *m, struct error *err)
+{
+	int ret = 0;
+
+	atomic_store(&m->nr_unconfined, m->board.nr_vcpus + 1 + m->never_ran);
+
+	while (m->nr_started < m->board.nr_vcpus && !ret) {
 		m->nr_started++;
+		ret = vcpu_start(vcpu_started_last(m), err);
 	}
-	m->metrics_timer = (struct event_timer){ .expired = on_metrics_timer, .opaque = m };
+	if (ret)
+		m->nr_started--;
+	else
+		ret = seccomp_install(main_filter(m), err);
+	if (!ret)
+		count_confined(m);
+	return ret;
+}
+
+static int set_up_mmds(struct machine *m, struct error *err)
+{
+	struct mmds *mmds;
+	int ret = machine_mmds(m, &mmds, err);
+
+	if (ret)
+		return ret;
+	mmds->version = m->cfg->mmds.version;
+	mmds->imds_compat = m->cfg->mmds.imds_compat;
+	return 0;
+}
+
+/* Everything is open, and the vCPU threads to come are confined with this one. */
+static int confine(struct machine *m, struct error *err)
+{
+	int fd[CONFIG_MAX_DRIVES];
+	unsigned int i;
+
+	for (i = 0; i < m->cfg->nr_drives; i++)
+		fd[i] = block_fd(m->board.drive[i]);
+	return jail_enter(m->jail, m->cfg, fd, err);
+}
+
+void machine_expect_start(struct machine *m)
+{
+	if (m->state == MACHINE_NOT_STARTED && !m->host_cpuid->begun)
+		host_cpuid_begin(m->host_cpuid);
+	make_vm(m);
+}
+
+static int check_expected(const struct machine *m, struct error *err)
+{
+	return m->expects_load ? error_set(err, -EBUSY, "a microVM comes through a stream (wait for that answer first)")
+			       : 0;
+}
+
+int machine_expect_load(struct machine *m, struct error *err)
+{
+	int ret = check_expected(m, err);
+
+	m->expects_load = true;
+	return ret;
+}
+
+void machine_expects_no_load(struct machine *m)
+{
+	m->expects_load = false;
+}
+
+static int make(struct machine *m, struct board_restore *restore, enum board_blame *blame, struct error *err)
+{
+	const struct board_events events = {
+		.vcpu_ended = on_vcpu_ended,
+		.vcpu_confined = on_vcpu_confined,
+		.vcpu_parked = on_vcpu_parked,
+		.reset = on_guest_reset,
+		.booted = on_booted,
+		.status = on_guest_status,
+		.quit = on_quit,
+		.device_broken = on_device_broken,
+		.vsock_listens = on_vsock_listens,
+		.opaque = m,
+	};
+	int ret = 0;
+
+	*blame = BLAME_HOST;
+	ret = check_expected(m, err);
+	if (ret)
+		return ret;
+	if (m->jail->entered)
+		return error_set(err, -EPERM,
+				 "the start failed when this process was in its jail already (start another process)");
+	if (m->cfg->mmds.present)
+		ret = set_up_mmds(m, err);
+	if (ret)
+		return ret;
+	ret = board_create(&m->board, m->cfg, m->cfg->mmds.present ? m->mmds : NULL, &m->loop, m->timeline,
+			   m->host_cpuid, &events, restore, blame, err);
+	if (!ret) {
+		*blame = BLAME_HOST;
+		if (m->jail->may_write)
+			background_open(&m->board.background);
+		ret = confine(m, err);
+	}
+	if (!ret) {
+		timeline_mark(m->timeline, STEP_STARTED);
+		m->never_ran = restore != NULL;
+		ret = start_vcpus(m, err);
+	}
+	if (ret) {
+		stop_vcpus(m);
+		board_destroy(&m->board);
+		return ret;
+	}
+	m->state = restore ? MACHINE_PAUSED : MACHINE_RUNNING;
 	if (m->cfg->metrics_path[0])
 		event_loop_arm(&m->loop, &m->metrics_timer, event_loop_now_ns() + METRICS_PERIOD_NS);
-	event_loop_run(&m->loop);
-	pthread_mutex_lock(&m->lock);
-	*result = m->result;
-	pthread_mutex_unlock(&m->lock);
+	tell(m, restore ? MACHINE_LOADED : MACHINE_STARTED);
 	return 0;
+}
+
+int machine_start(struct machine *m, enum board_blame *blame, struct error *err)
+{
+	return make(m, NULL, blame, err);
+}
+
+int machine_load(struct machine *m, struct board_restore *restore, enum board_blame *blame, struct error *err)
+{
+	return make(m, restore, blame, err);
+}
+
+/* ---- snapshots ---- */
+
+int machine_begin_save(struct machine *m, struct error *err)
+{
+	if (m->state != MACHINE_PAUSED)
+		return error_set(err, -EBUSY, "the microVM runs (pause it first: PATCH /vm with state Paused)");
+	return machine_begin_live_save(m, err);
+}
+
+int machine_begin_live_save(struct machine *m, struct error *err)
+{
+	if (m->saving)
+		return error_set(err, -EBUSY, "a snapshot is being written (wait for %s first)",
+				 m->in_background ? "the event that tells its end" : "that answer");
+	m->saving = true;
+	return 0;
+}
+
+void machine_saving(struct machine *m, void (*give_up)(void *opaque), void *opaque)
+{
+	m->give_up_saving = give_up;
+	m->saving_opaque = opaque;
+}
+
+void machine_save_in_background(struct machine *m, bool may_run)
+{
+	m->in_background = may_run;
+}
+
+void machine_forget_saved(struct machine *m)
+{
+	m->has_saved_id = false;
+}
+
+int machine_save(struct machine *m, struct state_writer *w, struct error *err)
+{
+	return board_save(&m->board, w, err);
+}
+
+void machine_saved(struct machine *m, const uint8_t *memory_id)
+{
+	m->saving = m->in_background = false;
+	m->give_up_saving = NULL;
+	if (!memory_id)
+		return;
+	m->has_saved_id = true;
+	memcpy(m->saved_id, memory_id, sizeof(m->saved_id));
+}
+
+const uint8_t *machine_saved_id(const struct machine *m)
+{
+	return m->has_saved_id ? m->saved_id : NULL;
+}
+
+struct board *machine_board(struct machine *m)
+{
+	return &m->board;
+}
+
+struct machine_result machine_result(struct machine *m)
+{
+	struct machine_result result;
+
+	pthread_mutex_lock(&m->lock);
+	result = m->result;
+	pthread_mutex_unlock(&m->lock);
+	return result;
+}
+
+struct machine_result machine_run(struct machine *m)
+{
+	if (m->state == MACHINE_NOT_STARTED)
+		event_loop_arm(&m->loop, &m->idle_timer, event_loop_now_ns() + IDLE_NS);
+	event_loop_run(&m->loop);
+	return machine_result(m);
 }
 
 void machine_finish(struct machine *m)
@@ -413,10 +629,75 @@ void machine_finish(struct machine *m)
 
 	if (!m)
 		return;
-	for (i = 0; i < m->nr_transports; i++)
-		virtio_mmio_close(&m->transport[i]);
-	for (i = 0; i < m->nr_started; i++)
-		vcpu_kick_and_join(&m->vcpu[i]);
-	if (m->console.loop)
-		console_finish(&m->console);
+	for (i = 0; i < m->board.nr_transports; i++)
+		virtio_mmio_close(&m->board.transport[i]);
+	/* One that waits for its page to be saved would not leave the kernel. */
+	background_end(&m->board.background);
+	stop_vcpus(m);
+	if (m->give_up_saving)
+		m->give_up_saving(m->saving_opaque);
+	for (i = 0; i < CONFIG_MAX_DRIVES; i++) {
+		if (m->board.drive[i])
+			block_finish(m->board.drive[i]);
+	}
+	vsock_destroy(m->board.vsock);
+	if (m->board.console.loop)
+		console_finish(&m->board.console);
+	/* All of them look at RAM. */
+	working_set_complete(m->board.working_set);
+	working_set_end(m->board.working_set);
+	m->board.working_set = NULL;
+}
+
+/* ---- what others ask ---- */
+
+struct event_loop *machine_loop(struct machine *m)
+{
+	return &m->loop;
+}
+
+const struct jail *machine_jail(const struct machine *m)
+{
+	return m->jail;
+}
+
+enum machine_state machine_state(const struct machine *m)
+{
+	return m->state;
+}
+
+int machine_mmds(struct machine *m, struct mmds **out, struct error *err)
+{
+	int ret = m->mmds ? 0 : mmds_create(&m->mmds, m->cfg->mmds_size_limit, err);
+
+	*out = m->mmds;
+	return ret;
+}
+
+int machine_ctrl_alt_del(struct machine *m, struct error *err)
+{
+	return i8042_ctrl_alt_del(&m->board.i8042, err);
+}
+
+int machine_renew_id(struct machine *m, struct error *err)
+{
+	return vmgenid_renew(&m->board.vmgenid, err);
+}
+
+void machine_update_net(struct machine *m, unsigned int i, bool rx, bool tx)
+{
+	const struct net_config *cfg = &m->cfg->nets[i];
+
+	net_path_update(&m->board.net_path[i]);
+	net_set_rate(m->board.net[i], rx ? &cfg->rx : NULL, tx ? &cfg->tx : NULL);
+}
+
+void machine_flap_net(struct machine *m, unsigned int i)
+{
+	net_flap_link(m->board.net[i]);
+}
+
+struct block *machine_drive(struct machine *m, unsigned int i)
+{
+	return m->board.drive[i];
 }

@@ -4,34 +4,40 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "retry.h"
 #include "text.h"
 
 struct metrics metrics;
 
 /* Arrays, not pointers: nothing to relocate in a position-independent program. */
 struct counter {
-	char group[12];
+	char group[20];
 	char name[40];
 	uint16_t offset;
+	bool is_level;
 };
 
 static const struct counter counters[] = {
-#define COUNTER(group, name) { #group, #name, offsetof(struct metrics, group##_##name) },
-	METRICS_LIST(COUNTER)
+#define LEVEL(group, name)   { #group, #name, offsetof(struct metrics, group##_##name), true },
+#define COUNTER(group, name) { #group, #name, offsetof(struct metrics, group##_##name), false },
+	METRICS_LEVELS(LEVEL) METRICS_LIST(COUNTER)
 #undef COUNTER
+#undef LEVEL
 };
 
 #define NR_COUNTERS (sizeof(counters) / sizeof(counters[0]))
 
 /* A line at its longest: for each counter its group opened and closed, its name, 20 digits, punctuation. */
 #define COUNTER_LEN(group, name) +sizeof(#group) + sizeof(#name) + 32
-#define LINE_SIZE                (256 + METRICS_PROPERTIES_MAX METRICS_LIST(COUNTER_LEN))
+#define LINE_SIZE                (256 + METRICS_PROPERTIES_MAX METRICS_LEVELS(COUNTER_LEN) METRICS_LIST(COUNTER_LEN))
 
 static struct {
 	int fd; /* plus 1, so that 0 is closed */
@@ -47,9 +53,9 @@ int metrics_open(const char *path, struct error *err)
 
 	if (path && path[0]) {
 		/* Read-write for the same reason as the log: a FIFO needs no reader. */
-		fd = openat(AT_FDCWD, path, O_RDWR | flags, 0644);
+		fd = RETRY_INTERRUPTED(openat(AT_FDCWD, path, O_RDWR | flags, 0644));
 		if (fd < 0 && errno == EACCES)
-			fd = openat(AT_FDCWD, path, O_WRONLY | flags, 0644);
+			fd = RETRY_INTERRUPTED(openat(AT_FDCWD, path, O_WRONLY | flags, 0644));
 		if (fd < 0) {
 			int code = -errno;
 			char shown[200];
@@ -118,9 +124,28 @@ static void format_line(struct line *l, uint64_t values[NR_COUNTERS])
 		else
 			add(l, ",");
 		values[i] = counter_value(i);
-		add(l, "\"%s\":%llu", c->name, (unsigned long long)(values[i] - sink.written[i]));
+		add(l, "\"%s\":%llu", c->name, (unsigned long long)(values[i] - (c->is_level ? 0 : sink.written[i])));
 	}
 	add(l, "}}\n");
+}
+
+char *metrics_prometheus(void)
+{
+	/* Name and value, twice the name for the type, and what stands between. */
+	const size_t room =
+		NR_COUNTERS *
+		(2 * (sizeof("mayfly___total") + sizeof(counters[0].group) + sizeof(counters[0].name)) + 64);
+	char *out = malloc(room);
+	size_t at = 0, i;
+
+	for (i = 0; out && i < NR_COUNTERS; i++) {
+		const struct counter *c = &counters[i];
+
+		at += (size_t)snprintf(out + at, room - at, "# TYPE mayfly_%s_%s%s\nmayfly_%s_%s%s %llu\n", c->group,
+				       c->name, c->is_level ? " gauge" : "_total counter", c->group, c->name,
+				       c->is_level ? "" : "_total", (unsigned long long)counter_value(i));
+	}
+	return out;
 }
 
 int metrics_flush(void)
@@ -132,7 +157,7 @@ int metrics_flush(void)
 	if (!sink.fd)
 		return 0;
 	format_line(&l, values);
-	n = write(sink.fd - 1, l.text, l.len);
+	n = RETRY_INTERRUPTED(write(sink.fd - 1, l.text, l.len));
 	if (n != (ssize_t)l.len) {
 		int code = n < 0 ? -errno : -EIO;
 

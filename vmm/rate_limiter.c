@@ -30,6 +30,7 @@ static uint64_t time_for(const struct token_bucket *b, uint64_t tokens)
 	 * anyway. */
 	if (per_token > MAX_WAIT_NS && tokens > UINT32_MAX)
 		return MAX_WAIT_NS;
+	/*@ assert fits: tokens * per_token + b->cfg.size - 1 < (1 << 128); */
 	ns = ((u128)tokens * per_token + b->cfg.size - 1) / b->cfg.size;
 	return ns > MAX_WAIT_NS ? MAX_WAIT_NS : (uint64_t)ns;
 }
@@ -112,6 +113,19 @@ void rate_limiter_init(struct rate_limiter *rl, const struct rate_limiter_config
 	bucket_init(&rl->ops, &cfg->ops, now_ns);
 }
 
+static void bucket_change(struct token_bucket *b, const struct token_bucket_config *cfg, uint64_t now_ns)
+{
+	if (b->cfg.size != cfg->size || b->cfg.one_time_burst != cfg->one_time_burst ||
+	    b->cfg.refill_time != cfg->refill_time)
+		bucket_init(b, cfg, now_ns);
+}
+
+void rate_limiter_change(struct rate_limiter *rl, const struct rate_limiter_config *cfg, uint64_t now_ns)
+{
+	bucket_change(&rl->bandwidth, &cfg->bandwidth, now_ns);
+	bucket_change(&rl->ops, &cfg->ops, now_ns);
+}
+
 bool rate_limiter_active(const struct rate_limiter *rl)
 {
 	return bucket_limits(&rl->bandwidth) || bucket_limits(&rl->ops);
@@ -127,4 +141,41 @@ uint64_t rate_limiter_take(struct rate_limiter *rl, uint64_t bytes, uint64_t now
 	bucket_take(&rl->bandwidth, bytes, now_ns);
 	bucket_take(&rl->ops, 1, now_ns);
 	return 0;
+}
+
+/* ---- in a state file ---- */
+
+static uint64_t at_most(uint64_t value, uint64_t limit)
+{
+	return value < limit ? value : limit;
+}
+
+static void bucket_save(const struct token_bucket *b, struct token_bucket_state *state, uint64_t now_ns)
+{
+	state->budget = b->budget;
+	state->burst_left = b->burst_left;
+	state->idle_ns = now_ns > b->last_ns ? now_ns - b->last_ns : 0;
+	state->debt_ns = now_ns > b->last_ns ? 0 : at_most(b->last_ns - now_ns, MAX_WAIT_NS);
+}
+
+void rate_limiter_save(const struct rate_limiter *rl, struct rate_limiter_state *state, uint64_t now_ns)
+{
+	bucket_save(&rl->bandwidth, &state->bandwidth, now_ns);
+	bucket_save(&rl->ops, &state->ops, now_ns);
+}
+
+static void bucket_restore(struct token_bucket *b, const struct token_bucket_state *state, uint64_t now_ns)
+{
+	b->budget = at_most(state->budget, b->cfg.size);
+	b->burst_left = at_most(state->burst_left, b->cfg.one_time_burst);
+	/* A host that has not been up for as long as the bucket was idle counts from its start. */
+	b->last_ns = now_ns - at_most(state->idle_ns, now_ns);
+	if (state->debt_ns && __builtin_add_overflow(now_ns, at_most(state->debt_ns, MAX_WAIT_NS), &b->last_ns))
+		b->last_ns = UINT64_MAX;
+}
+
+void rate_limiter_restore(struct rate_limiter *rl, const struct rate_limiter_state *state, uint64_t now_ns)
+{
+	bucket_restore(&rl->bandwidth, &state->bandwidth, now_ns);
+	bucket_restore(&rl->ops, &state->ops, now_ns);
 }

@@ -127,6 +127,32 @@ unsigned int text_distance(const char *a, const char *b)
 	return row[lb];
 }
 
+size_t text_put(char *dst, size_t at, size_t size, const char *text)
+{
+	while (*text && at + 1 < size)
+		dst[at++] = *text++;
+	dst[at] = '\0';
+	return at;
+}
+
+size_t text_put_number(char *dst, size_t at, size_t size, uint64_t n, bool hex, unsigned int width)
+{
+	const unsigned int base = hex ? 16 : 10;
+	char digits[24];
+	size_t i = sizeof(digits) - 1, least = sizeof(digits) - 1 - width;
+
+	digits[i] = '\0';
+	for (; i && (n || i > least); n /= base)
+		digits[--i] = "0123456789abcdef"[n % base];
+	return text_put(dst, at, size, digits + i);
+}
+
+static size_t put_field(char *dst, size_t at, size_t size, long long n, unsigned int width, const char *after)
+{
+	at = text_put_number(dst, at, size, (uint64_t)n, false, width);
+	return text_put(dst, at, size, after);
+}
+
 /* Days are counted from 1 March of year 0, so that the leap day is a year's last and months have a regular length. */
 size_t text_time(char *dst, size_t size, const struct timespec *moment)
 {
@@ -136,11 +162,33 @@ size_t text_time(char *dst, size_t size, const struct timespec *moment)
 	long long of_year = of_era - (365 * year + year / 4 - year / 100);
 	long long month = (5 * of_year + 2) / 153;
 	long long day = of_year - (153 * month + 2) / 5 + 1;
-	int n;
+	size_t at = 0;
 
 	month += month < 10 ? 3 : -9;
 	year += era * 400 + (month <= 2);
-	n = snprintf(dst, size, "%04lld-%02lld-%02lldT%02lld:%02lld:%02lld.%09ld", year, month, day, second / 3600,
-		     second / 60 % 60, second % 60, moment->tv_nsec);
-	return n < 0 ? 0 : (size_t)n;
+	at = put_field(dst, at, size, year, 4, "-");
+	at = put_field(dst, at, size, month, 2, "-");
+	at = put_field(dst, at, size, day, 2, "T");
+	at = put_field(dst, at, size, second / 3600, 2, ":");
+	at = put_field(dst, at, size, second / 60 % 60, 2, ":");
+	at = put_field(dst, at, size, second % 60, 2, ".");
+	return put_field(dst, at, size, moment->tv_nsec, 9, "");
+}
+
+void text_folder(char dst[PATH_MAX], const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	snprintf(dst, PATH_MAX, "%.*s", slash ? (int)(slash + 1 - path) : 1, slash ? path : ".");
+}
+
+unsigned int text_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return (unsigned int)(c - '0');
+	if (c >= 'a' && c <= 'f')
+		return (unsigned int)(c - 'a') + 10;
+	if (c >= 'A' && c <= 'F')
+		return (unsigned int)(c - 'A') + 10;
+	return 16;
 }

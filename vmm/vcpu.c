@@ -5,12 +5,16 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "log.h"
 #include "metrics.h"
+#include "syscall_filter.h"
 
 #define KICK_SIGNAL SIGUSR1
 #define STACK_SIZE  (64ul * 1024) /* bytes; the deepest path is a log line (a few kB) */
@@ -26,6 +30,29 @@ int vcpu_create(struct vcpu *vcpu, const struct kvm *kvm, unsigned int index, st
 	vcpu->run = mmap(NULL, kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
 	if (vcpu->run == MAP_FAILED)
 		return error_set(err, -errno, "vCPU %u: mmap: %s", index, strerror(errno));
+	sem_init(&vcpu->resumed, 0, 0);
+	return 0;
+}
+
+void vcpu_destroy(struct vcpu *vcpu, const struct kvm *kvm)
+{
+	if (vcpu->run && vcpu->run != MAP_FAILED)
+		munmap(vcpu->run, kvm->run_size);
+	if (vcpu->fd > 0)
+		close(vcpu->fd);
+	free(vcpu->cpuid);
+}
+
+int vcpu_set_cpuid(struct vcpu *vcpu, const struct cpuid_table *cpuid, const char *hint, struct error *err)
+{
+	size_t size = sizeof(cpuid->head) + cpuid->head.nent * sizeof(cpuid->entries[0]);
+
+	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
+		return error_set(err, -errno, "vCPU %u: KVM_SET_CPUID2: %s%s", vcpu->index, strerror(errno), hint);
+	vcpu->cpuid = malloc(size);
+	if (!vcpu->cpuid)
+		return error_set(err, -ENOMEM, "vCPU %u: no memory", vcpu->index);
+	memcpy(vcpu->cpuid, cpuid, size);
 	return 0;
 }
 
@@ -45,16 +72,22 @@ static int set_boot_registers(struct vcpu *vcpu, const struct boot_entry *entry,
 	return 0;
 }
 
-int vcpu_setup(struct vcpu *vcpu, struct cpuid_table *cpuid, unsigned int nr_vcpus, bool smt,
-	       const struct boot_entry *entry, struct error *err)
+int vcpu_setup(struct vcpu *vcpu, struct cpuid_table *cpuid, const struct cpu_template *cpu_template,
+	       const struct machine_config *machine, const struct boot_entry *entry, struct error *err)
 {
 	int tsc_khz = ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0);
 	int ret;
 
-	cpuid_normalize(cpuid, vcpu->index, nr_vcpus, smt, tsc_khz > 0 ? (uint32_t)tsc_khz : 0);
-	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
-		return error_set(err, -errno, "vCPU %u: KVM_SET_CPUID2: %s", vcpu->index, strerror(errno));
+	cpuid_normalize(cpuid, vcpu->index, machine->vcpu_count, machine->smt, tsc_khz > 0 ? (uint32_t)tsc_khz : 0);
+	ret = vcpu_set_cpuid(vcpu, cpuid, cpu_template ? " (KVM does not take what the CPU template makes of it)" : "",
+			     err);
+	if (ret)
+		return ret;
+	if (cpu_template && vcpu->index == 0)
+		cpu_template_warn_kept(cpu_template, vcpu->fd, cpuid);
 	ret = x86_set_msrs(vcpu->fd, err);
+	if (!ret && cpu_template)
+		ret = cpu_template_apply_msrs(cpu_template, vcpu->fd, err);
 	if (ret || !entry)
 		return ret;
 	return set_boot_registers(vcpu, entry, err);
@@ -165,6 +198,32 @@ static bool handle_exit(struct vcpu *vcpu, enum vcpu_end *end)
 	}
 }
 
+static void wait_for_word(struct vcpu *vcpu)
+{
+	while (sem_wait(&vcpu->resumed) < 0 && errno == EINTR)
+		;
+}
+
+/*
+ * KVM_RUN returned EINTR, so whatever exit came before is complete (KVM API, 5, "immediate_exit"). immediate_exit goes
+ * back to 0 before `pause` is read again: a pause asked for meanwhile sets both in the other order.
+ */
+static void park(struct vcpu *vcpu)
+{
+	/* Paused again before it woke up: that pause, too, waits for its word. */
+	do {
+		vcpu->parked(vcpu);
+		wait_for_word(vcpu);
+	} while (atomic_load(&vcpu->pause) && !atomic_load(&vcpu->stop));
+	vcpu->run->immediate_exit = 0;
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&vcpu->pause) || atomic_load(&vcpu->stop))
+		vcpu->run->immediate_exit = 1;
+	/* Keeps the guest's watchdogs from taking the pause for a lock-up; a guest without kvm-clock has none to
+	 * tell. */
+	(void)ioctl(vcpu->fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
 static enum vcpu_end run_loop(struct vcpu *vcpu)
 {
 	enum vcpu_end end = VCPU_KICKED;
@@ -179,6 +238,8 @@ static enum vcpu_end run_loop(struct vcpu *vcpu)
 						  : "");
 			log_registers(vcpu);
 			return VCPU_HOST_ERROR;
+		} else if (atomic_load(&vcpu->pause)) {
+			park(vcpu);
 		}
 	}
 	return end;
@@ -188,8 +249,19 @@ static void *vcpu_main(void *arg)
 {
 	struct vcpu *vcpu = arg;
 
+	struct error err = { 0 };
+	enum vcpu_end end = VCPU_HOST_ERROR;
+
 	log_thread_name(vcpu->name);
-	vcpu->ended(vcpu, run_loop(vcpu));
+	atomic_store(&vcpu->tid, gettid());
+	/* From here on this thread does what the guest makes it do: KVM_RUN, a wake-up for the loop, a log line. */
+	if (seccomp_install(FILTER_VCPU, &err))
+		log_error("vCPU %u: %s", vcpu->index, err.message);
+	vcpu->confined(vcpu);
+	wait_for_word(vcpu);
+	if (!err.code)
+		end = run_loop(vcpu);
+	vcpu->ended(vcpu, end);
 	return NULL;
 }
 
@@ -222,11 +294,47 @@ void vcpu_kick_prepare(void)
 	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 }
 
-void vcpu_kick_and_join(struct vcpu *vcpu)
+/*
+ * Before KVM_RUN the flag makes it return at once, during it the signal does. A thread that has not said its id yet
+ * will see `stop` or the flag. Not pthread_kill, whose tkill names a thread of any process, so that no filter could
+ * allow it.
+ */
+static void kick(struct vcpu *vcpu)
+{
+	pid_t tid;
+
+	vcpu->run->immediate_exit = 1;
+	atomic_thread_fence(memory_order_seq_cst);
+	tid = atomic_load(&vcpu->tid);
+	if (tid)
+		(void)syscall(SYS_tgkill, getpid(), tid, KICK_SIGNAL);
+}
+
+void vcpu_let_run(struct vcpu *vcpu)
+{
+	sem_post(&vcpu->resumed);
+}
+
+void vcpu_pause(struct vcpu *vcpu)
+{
+	atomic_store(&vcpu->pause, true);
+	kick(vcpu);
+}
+
+void vcpu_resume(struct vcpu *vcpu)
+{
+	atomic_store(&vcpu->pause, false);
+	sem_post(&vcpu->resumed);
+}
+
+void vcpu_stop(struct vcpu *vcpu)
 {
 	atomic_store(&vcpu->stop, true);
-	/* Before KVM_RUN the flag makes it return at once, during it the signal does. */
-	vcpu->run->immediate_exit = 1;
-	pthread_kill(vcpu->thread, KICK_SIGNAL);
+	kick(vcpu);
+	sem_post(&vcpu->resumed);
+}
+
+void vcpu_join(struct vcpu *vcpu)
+{
 	pthread_join(vcpu->thread, NULL);
 }

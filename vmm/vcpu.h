@@ -4,12 +4,15 @@
 
 #include <linux/kvm.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "bus.h"
+#include "config.h"
 #include "error.h"
 #include "kvm.h"
+#include "x86/cpu_template.h"
 #include "x86/x86.h"
 
 struct vcpu;
@@ -29,8 +32,17 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
+	_Atomic pid_t tid;        /* 0: not running yet */
+	struct kvm_cpuid2 *cpuid; /* as it was set: KVM may show another (PVM does). malloc'ed; NULL: not set yet */
+	bool has_tsc_offset;      /* it was restored, and the next is known */
+	uint64_t tsc_offset;      /* from the host's TSC to the guest's, where it was saved */
 	const struct bus *pio, *mmio;
-	_Atomic bool stop;
+	_Atomic bool stop, pause;
+	sem_t resumed;
+	/* Called once, on the vCPU's thread, when that has confined itself; it then waits for vcpu_let_run. */
+	void (*confined)(struct vcpu *vcpu);
+	/* Called each time it has left the guest to pause, on the vCPU's thread. */
+	void (*parked)(struct vcpu *vcpu);
 	/* Called once, on the vCPU's thread, as its last act. */
 	void (*ended)(struct vcpu *vcpu, enum vcpu_end end);
 	void *opaque;
@@ -42,19 +54,39 @@ int vcpu_create(struct vcpu *vcpu, const struct kvm *kvm, unsigned int index, st
 
 /*
  * vcpu_setup - CPUID, MSRs and, for the first vCPU (entry not NULL), the registers that the boot protocol asks for
- * The others stay in reset until the guest sends them INIT and SIPI. Start-up thread.
+ * The others stay in reset until the guest sends them INIT and SIPI. cpuid has the changes of the CPU template (NULL:
+ * none) in it; the MSRs get theirs here. Start-up thread.
  */
-int vcpu_setup(struct vcpu *vcpu, struct cpuid_table *cpuid, unsigned int nr_vcpus, bool smt,
-	       const struct boot_entry *entry, struct error *err);
+int vcpu_setup(struct vcpu *vcpu, struct cpuid_table *cpuid, const struct cpu_template *cpu_template,
+	       const struct machine_config *machine, const struct boot_entry *entry, struct error *err);
 
-/* vcpu_start - let it run on its own thread. ended, opaque, pio and mmio are set by then. 0 or -errno with a sentence.
+/*
+ * vcpu_start - make its thread, which confines itself and waits; the callbacks, opaque, pio and mmio are set by then
+ * Loop thread. 0 or -errno with a sentence. vcpu_let_run lets it run the guest, or end with VCPU_HOST_ERROR if it could
+ * not be confined. Each once; the latter on any thread.
  */
 int vcpu_start(struct vcpu *vcpu, struct error *err);
+void vcpu_let_run(struct vcpu *vcpu);
+
+/* vcpu_set_cpuid - what its CPUID instruction says; start-up thread. 0 or -errno with a sentence, to which hint is
+ * added. */
+int vcpu_set_cpuid(struct vcpu *vcpu, const struct cpuid_table *cpuid, const char *hint, struct error *err);
+
+/* vcpu_destroy - undo vcpu_create (a failed one, too); its thread has ended or never ran. */
+void vcpu_destroy(struct vcpu *vcpu, const struct kvm *kvm);
+
+/*
+ * vcpu_pause - make it leave the guest, with its last exit completed, and wait; parked() says when it has
+ * vcpu_resume lets it go on, and tells the guest's clock that time was stolen. Loop thread; each once, in turn.
+ */
+void vcpu_pause(struct vcpu *vcpu);
+void vcpu_resume(struct vcpu *vcpu);
 
 /* vcpu_kick_prepare - once per process, before vcpu_start: the signal that interrupts KVM_RUN. */
 void vcpu_kick_prepare(void);
 
-/* vcpu_kick_and_join - make it leave the guest and wait until its thread has ended. Any other thread. */
-void vcpu_kick_and_join(struct vcpu *vcpu);
+/* vcpu_stop - make it leave the guest, for good; vcpu_join - wait until its thread has ended. Any other thread. */
+void vcpu_stop(struct vcpu *vcpu);
+void vcpu_join(struct vcpu *vcpu);
 
 #endif

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 BOOT_ARGS = "console=ttyS0 quiet reboot=k panic=-1"
+GUEST_MAC = "06:00:ac:10:00:02"
 
 
 class Machine(NamedTuple):
@@ -17,8 +18,13 @@ class Machine(NamedTuple):
     kernel: Path
     boot_args: str = BOOT_ARGS
     disk: Optional[Path] = None
+    more_disks: tuple = ()  # others, not for a Linux guest's root; only where there is a configuration file
+    tap: Optional[str] = None  # the name of a TAP
+    vsock: Optional[Path] = None  # where the Unix socket in front of the guest's vsock is made
+    api: Optional[Path] = None  # where the API's socket is made; None: no API
     mem_mib: int = 128
     resets: bool = False  # the guest asks the i8042 for a reset; where there is a choice, others do without that device
+    virtio_1: bool = False  # the guest does not know the interface before virtio 1.0, which is QEMU's default on virtio-mmio
     clock: bool = False  # the kernel expects a CMOS clock
 
 
@@ -68,7 +74,8 @@ class Mayfly(Monitor):
 
     @staticmethod
     def version(binary):
-        found = re.search(r"(\d+\.\d+\S*)", output_of(str(binary), "--version"))
+        said = output_of(str(binary), "--version")
+        found = re.search(r"Mayfly v([\d.]+)", said) or re.search(r"(\d+\.\d+\S*)", said)
         return found.group(1) if found else "?"
 
     def config(self, machine, place):
@@ -84,15 +91,33 @@ class Mayfly(Monitor):
                 "is_root_device": True,
                 "is_read_only": True,
             })
+        for i, disk in enumerate(machine.more_disks):
+            config["drives"].append({"drive_id": f"disk{i}", "path_on_host": str(place(disk)), "is_root_device": False, "is_read_only": False})
+        if machine.tap:
+            config["network-interfaces"] = [{"iface_id": "net", "host_dev_name": machine.tap, "guest_mac": GUEST_MAC}]
+        if machine.vsock:
+            config["vsock"] = {"guest_cid": 3, "uds_path": str(machine.vsock)}
         return config
 
     def options(self):
         return []
 
+    def api_command(self, *options):
+        """A monitor without a configuration; options say where its API listens."""
+        return [str(self.binary), *self.options(), *options]
+
+    def api_calls(self, machine):
+        """The PUT requests that describe a machine and start it, as (path, body)."""
+        config = self.config(machine, lambda path: path)
+        calls = [("/machine-config", config["machine-config"]), ("/boot-source", config["boot-source"])]
+        calls += [(f"/drives/{drive['drive_id']}", drive) for drive in config["drives"]]
+        return [*calls, ("/actions", {"action_type": "InstanceStart"})]
+
     def command(self, machine, folder, place=lambda path: path):
         path = Path(folder) / f"{self.name.split()[0]}-{machine.kernel.name}.json"
         path.write_text(json.dumps(self.config(machine, place), indent=2) + "\n", encoding="utf-8")
-        return [*self.prefix(place), "--no-api", *self.options(), "--config-file", str(place(path))]
+        api = ["--api-sock", str(machine.api)] if machine.api else ["--no-api"]
+        return [*self.prefix(place), *api, *self.options(), "--config-file", str(place(path))]
 
 
 class Firecracker(Mayfly):
@@ -109,6 +134,8 @@ class Firecracker(Mayfly):
         config = super().config(machine, place)
         if self.number < (1, 0):
             config["machine-config"]["ht_enabled"] = False
+            if "vsock" in config:
+                config["vsock"]["vsock_id"] = "vsock"
         return config
 
     def options(self):
@@ -123,9 +150,12 @@ class Qemu(Monitor):
     boots_tuned = True
     linux_args = "pci=off"
 
-    def __init__(self, binary):
+    def __init__(self, binary, aio=None, iothread=False):
+        """aio: how it reads disks, None for its default; iothread: whether on a thread of their own."""
         found = re.search(r"version (\d+\.\d+\.\d+)", output_of(str(binary), "--version"))
-        super().__init__(f"qemu microvm {found.group(1) if found else '?'}", binary)
+        how = (f", {aio}" if aio else "") + (", iothread" if iothread else "")
+        super().__init__(f"qemu microvm {found.group(1) if found else '?'}{how}", binary)
+        self.aio, self.iothread = aio, iothread
         share = Path("/usr/share/qemu")
         self.firmware = [p for p in (share / "qboot.rom", share / "bios-microvm.bin", share / "pvh.bin", share / "linuxboot_dma.bin") if p.exists()]
         self.libraries = [Path(p) for p in shared_libraries(self.binary)]
@@ -154,9 +184,16 @@ class Qemu(Monitor):
             command += ["-device", "i8042"]
         boot_args = machine.boot_args
         if machine.disk:
-            command += ["-drive", f"if=none,id=disk,file={place(machine.disk)},format=raw,readonly=on"]
-            command += ["-device", "virtio-blk-device,drive=disk"]
+            how = f",aio={self.aio}" if self.aio else ""
+            command += ["-drive", f"if=none,id=disk,file={place(machine.disk)},format=raw,readonly=on{how}"]
+            command += ["-object", "iothread,id=io"] if self.iothread else []
+            command += ["-device", "virtio-blk-device,drive=disk" + (",iothread=io" if self.iothread else "")]
             boot_args += " root=/dev/vda ro"
+        if machine.virtio_1:
+            command += ["-global", "virtio-mmio.force-legacy=false"]
+        if machine.tap:
+            command += ["-netdev", f"tap,id=net,ifname={machine.tap},script=no,downscript=no,vhost=off"]
+            command += ["-device", f"virtio-net-device,netdev=net,mac={GUEST_MAC}"]
         return [*command, "-append", boot_args]
 
     def size(self):

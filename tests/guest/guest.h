@@ -9,6 +9,7 @@
 #define MAX_RAM_RANGES 16
 #define MAX_DEVICES    32
 #define MAX_BLK        8
+#define MAX_NET        4
 #define MAX_WORDS      24
 #define CMDLINE_MAX    16384
 
@@ -26,6 +27,8 @@ struct ram_range {
 };
 
 struct blk;
+struct net;
+struct vsock;
 
 struct guest {
 	char cmdline[CMDLINE_MAX];
@@ -36,6 +39,10 @@ struct guest {
 	struct blk *blk[MAX_BLK]; /* block devices among them, found at the first use */
 	unsigned int nr_blk;
 	bool blk_searched;
+	struct net *net[MAX_NET]; /* network devices, the same */
+	unsigned int nr_net;
+	bool net_searched;
+	struct vsock *vsock;       /* found at the first use */
 	uint64_t arena, arena_end; /* memory not yet given out */
 	unsigned int steps, failed;
 	bool status_sent;

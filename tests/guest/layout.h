@@ -13,6 +13,10 @@
 #define STUBS_ADDR  0x110000
 #define STUB_SIZE   16
 
+/* Where the second vCPU starts: a page below 640 KiB, whose number is in the SIPI, that no loader uses any more. */
+#define AP_ADDR  0x10000
+#define AP_STACK 16384
+
 /* Selectors. */
 #define SEL_CODE0 0x08
 #define SEL_DATA0 0x10

@@ -169,12 +169,24 @@ main_cpl3:
 service:
 	ud2
 
+/*
+ * CPUID at CPL 0, registers in and out as the instruction has them. At CPL 3 a KVM without hardware virtualization
+ * cannot catch it, and the host's processor answers.
+ */
+	.globl	cpuid_service
+cpuid_service:
+	ud2
+cpuid_done:
+	ret
+
 /* CPL 0 again, for a fault or a service. On the stack: vector, error code, rip, cs, rflags, rsp, ss. */
 trap:
 	testb	$3, 24(%rsp)
 	jz	crash			/* a fault in CPL 0: nothing sensible is left to do */
 	cmpq	$service, 16(%rsp)
 	je	serve
+	cmpq	$cpuid_service, 16(%rsp)
+	je	serve_cpuid
 	/* Report from CPL 3: fault_report(vector, error, rip, address) on a fresh stack. */
 	popq	%rdi
 	popq	%rsi
@@ -182,6 +194,11 @@ trap:
 	movq	%cr2, %rcx
 	movq	$fault_report, (%rsp)
 	movq	$stack3_top - 8, 24(%rsp)
+	iretq
+serve_cpuid:
+	addq	$16, %rsp
+	movq	$cpuid_done, (%rsp)
+	cpuid
 	iretq
 serve:
 	cmpl	$SERVICE_IDLE, %edi
@@ -192,7 +209,57 @@ crash:
 	lidt	no_idt_pointer
 	ud2
 
+/*
+ * The second vCPU: copied to AP_ADDR, entered in real mode at its first byte, cs = AP_ADDR / 16. Straight to long mode and CPL 3, as above.
+ * Without a TSS: it never leaves CPL 3 again, a fault there ends the machine.
+ */
+	.section .rodata
+	.code16
+	.globl	ap_start, ap_end
+ap_start:
+	movw	%cs, %ax
+	movw	%ax, %ds
+	lgdtl	ap_gdt_pointer - ap_start
+	movl	$CR4_PAE, %eax
+	movl	%eax, %cr4
+	movl	$pml4, %eax
+	movl	%eax, %cr3
+	movl	$MSR_EFER, %ecx
+	movl	$EFER_LME, %eax
+	xorl	%edx, %edx
+	wrmsr
+	movl	$CR0_PE_PG, %eax
+	movl	%eax, %cr0
+	ljmpl	$SEL_CODE0, $ap_long
+	.balign	8
+ap_gdt_pointer:
+	.word	gdt_end - gdt - 1
+	.long	gdt
+ap_end:
+
+	.text
+	.code64
+ap_long:
+	movl	$ap_frame, %esp
+	iretq
+ap_cpl3:
+	cld
+	call	smp_main
+	ud2
+
+	.section .tables, "aw"
+	.balign	8
+ap_frame:
+	.quad	ap_cpl3
+	.quad	SEL_CODE3
+	.quad	2
+	.quad	ap_stack_top
+	.quad	SEL_DATA3
+
 	.section .bss.stacks, "aw", @nobits
+	.balign	16
+	.skip	AP_STACK
+ap_stack_top:
 	.balign	16
 	.skip	4096
 stack0_top:

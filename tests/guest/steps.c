@@ -5,6 +5,9 @@
 #include "guest.h"
 #include "io.h"
 #include "layout.h"
+#include "net.h"
+#include "race.h"
+#include "vsock.h"
 
 #define TIMER_VALUE 123
 #define COM1        0x3f8
@@ -109,6 +112,84 @@ static bool do_touch(struct step *s)
 	return true;
 }
 
+/* scatter N: write one word into each page of N bytes of fresh memory; at the next character, read them all, in no
+ * order. */
+static bool do_scatter(struct step *s)
+{
+	uint64_t i, n, page;
+	char *p;
+
+	if (!step_number(s, 1, &n))
+		return false;
+	n /= 4096;
+	p = reserve(s->g, n * 4096, 4096);
+	if (!p) {
+		say("not that much memory\n");
+		return false;
+	}
+	for (i = 0; i < n; i++)
+		*(volatile uint64_t *)(p + i * 4096) = i + 1;
+	say("scattered\n");
+	while (!(in8(COM1 + UART_LSR) & UART_LSR_DR))
+		pause();
+	(void)in8(COM1 + UART_RX);
+	/* Each page once, far from the one before: a prime larger than what a host reads at once. */
+	for (i = 0; i < n; i++) {
+		page = i * 10007 % n;
+		if (*(volatile uint64_t *)(p + page * 4096) != page + 1)
+			return false;
+	}
+	return true;
+}
+
+/* What generation g of word i is: any word that is lost, old or of another copy shows. */
+static uint64_t generation(uint64_t g, uint64_t i)
+{
+	uint64_t x = (g << 32 ^ i) + 0x9e3779b97f4a7c15ull;
+
+	x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+	return x ^ x >> 27;
+}
+
+/*
+ * cycle N: rewrite N bytes of memory whenever a character arrives on the serial port, after checking what is there
+ * 'q' ends it. Whoever looks from outside sees one line for each round.
+ */
+static bool do_cycle(struct step *s)
+{
+	volatile uint64_t *p;
+	uint64_t n, i, g = 0;
+	char c;
+
+	if (!step_number(s, 1, &n))
+		return false;
+	p = reserve(s->g, n, 4096);
+	if (!p) {
+		say("not that much memory\n");
+		return false;
+	}
+	for (i = 0; i < n / 8; i++)
+		p[i] = generation(0, i);
+	for (;;) {
+		say("round %llu\n", (unsigned long long)g);
+		while (!(in8(COM1 + UART_LSR) & UART_LSR_DR))
+			pause();
+		c = (char)in8(COM1 + UART_RX);
+		for (i = 0; i < n / 8; i++) {
+			if (p[i] != generation(g, i)) {
+				say("round %llu: word %llu is wrong\n", (unsigned long long)g, (unsigned long long)i);
+				return false;
+			}
+		}
+		if (c == 'q')
+			return true;
+		/* Another letter is another future. */
+		g = g * 31 + (uint64_t)c;
+		for (i = 0; i < n / 8; i++)
+			p[i] = generation(g, i);
+	}
+}
+
 /* wait C: until the serial port has received the character C. */
 static bool do_wait(struct step *s)
 {
@@ -177,6 +258,23 @@ static bool do_in(struct step *s)
 	else
 		value = in32((uint16_t)port);
 	return got(s, 2, value);
+}
+
+/* cpuid LEAF SUBLEAF: what the monitor lets the processor say of itself. */
+static bool do_cpuid(struct step *s)
+{
+	uint64_t leaf, subleaf;
+	uint32_t eax, ebx, ecx, edx;
+
+	if (!step_number(s, 1, &leaf) || !step_number(s, 2, &subleaf))
+		return false;
+	__asm__ volatile("call cpuid_service"
+			 : "=a"(eax), "=b"(ebx), "=c"(ecx), "=d"(edx)
+			 : "a"((uint32_t)leaf), "c"((uint32_t)subleaf)
+			 : "memory");
+	say("cpuid 0x%x 0x%x: eax=0x%x ebx=0x%x ecx=0x%x edx=0x%x\n", (uint32_t)leaf, (uint32_t)subleaf, eax, ebx, ecx,
+	    edx);
+	return true;
 }
 
 /* outs PORT TEXT: one string instruction; ends with a newline. */
@@ -260,6 +358,8 @@ static const struct {
 	{ "delay", do_delay },
 	{ "fault", do_fault },
 	{ "touch", do_touch },
+	{ "scatter", do_scatter },
+	{ "cycle", do_cycle },
 	{ "wait", do_wait },
 	{ "info", do_info },
 	{ "out8", do_out },
@@ -269,8 +369,12 @@ static const struct {
 	{ "in16", do_in },
 	{ "in32", do_in },
 	{ "outs", do_outs },
+	{ "cpuid", do_cpuid },
 	{ "mmio", do_mmio },
 	{ "blk", blk_step },
+	{ "net", net_step },
+	{ "vsock", vsock_step },
+	{ "race", race_step },
 };
 
 bool step_run(struct step *s)

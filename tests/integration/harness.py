@@ -1,5 +1,6 @@
 """What every integration test uses: where things were built, and a mayfly process that always ends."""
 
+import itertools
 import json
 import os
 import re
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from mayfly import Api, wait_ready
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = (ROOT / os.environ.get("BUILD", "build")).resolve()
 IN_LAB = bool(os.environ.get("MAYFLY_LAB"))
@@ -19,6 +22,11 @@ PATIENCE = 90 if IN_LAB else 30
 
 # vmm/exit_codes.h, for users in docs/exit-codes.md.
 BAD_CONFIG, BAD_ARGUMENTS, HOST_CANNOT, GUEST_CRASHED, INTERNAL_ERROR = 152, 153, 154, 155, 156
+
+# test_seccomp_rules.py looks at every system call of other tests: a folder for what strace writes (-DDD: Mayfly stays our own child, strace is none of ours).
+TRACES = os.environ.get("MAYFLY_TRACES")
+TRACER = ["strace", "-DDD", "-ff", "-q", "-e", "raw=!seccomp", "-e", "signal=none"]
+COUNTER = itertools.count()
 
 SANITIZER_ENV = {
     # What a machine holds is left to the end of the process on purpose, so leaks are not looked for here (unit tests do).
@@ -30,7 +38,16 @@ SANITIZER_REPORT = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehavior
 MADE_BY = {
     "mayfly": "make all",
     "mayfly-debug": "make debug",
+    "mayfly-seccompiler": "make all",
+    "seccomp": "make all",
+    "mayfly-attack": "make build/mayfly-attack",
+    "mayfly-tsan": "make build/mayfly-tsan",
+    "mayfly-jailer": "make all",
+    "mayfly-jailer-debug": "make debug",
+    "mayfly-snapshot": "make all",
+    "mayfly-snapshot-debug": "make debug",
     "tests": "make guest",
+    "integration": "make build/integration/mmds_tap",
     "kernel": "make kernel",
     "images": "make rootfs",
 }
@@ -86,6 +103,9 @@ class Running:
         self.started = time.monotonic()
         env = {**os.environ, **SANITIZER_ENV, **popen.pop("env", {})}
         popen.setdefault("start_new_session", True)
+        if TRACES:
+            test = re.sub(r"\W", "-", os.environ.get("PYTEST_CURRENT_TEST", "").split("/")[-1].removesuffix(" (call)"))
+            argv = [*TRACER, "-o", f"{TRACES}/{next(COUNTER)}-{test}", *argv]
         self.process = subprocess.Popen([str(a) for a in argv], stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env, **popen)
         self.pid = self.process.pid
         self.err = Collector(self.process.stderr.fileno(), self.news)
@@ -105,6 +125,13 @@ class Running:
                     why = "ended" if source.ended else f"said nothing of it within {timeout} s"
                     raise AssertionError(f"{stream} {why}: no {pattern!r} in\n{self.said()}")
                 self.news.wait(left)
+
+    def wait_file(self, path, timeout=PATIENCE):
+        """Wait until there is a file at path; fails when the process ends first."""
+        deadline = time.monotonic() + timeout
+        while not os.path.lexists(path):
+            assert self.process.poll() is None and time.monotonic() < deadline, f"no {path}\n{self.said()}"
+            time.sleep(0.005)
 
     def said(self):
         parts = [("console", self.out), ("stderr", self.err)]
@@ -178,13 +205,14 @@ class Running:
 
 
 class Vmm:
-    """One of the two binaries, with a directory for its files."""
+    """One of the binaries, with a directory for its files."""
 
     def __init__(self, name, directory):
         self.name = name
-        self.path = artifact({"release": "mayfly", "debug": "mayfly-debug"}[name])
+        self.path = artifact({"release": "mayfly", "debug": "mayfly-debug", "attack": "mayfly-attack", "tsan": "mayfly-tsan"}[name])
         self.directory = Path(directory)
         self.running = []
+        self.apis = []
 
     def config_file(self, config, name="config.json"):
         """Write config (a dict, or str or bytes as they are) and return the path."""
@@ -203,6 +231,19 @@ class Vmm:
         self.running.append(running)
         return running
 
+    def start_api(self, args=(), **popen):
+        """Start it with its API, in its own directory; returns the process and the client."""
+        name = f"api-{len(self.running)}.socket"
+        ready, tell = os.pipe()
+        try:
+            running = self.start(args=["--api-sock", name, "--ready-fd", tell, *args], cwd=self.directory,
+                                 pass_fds=[tell, *popen.pop("pass_fds", ())], **popen)
+        finally:
+            os.close(tell)
+        wait_ready(ready, PATIENCE)
+        self.apis.append(Api(self.directory / name, PATIENCE))
+        return running, self.apis[-1]
+
     def run(self, config=None, args=None, timeout=PATIENCE, **popen):
         """Run it to its end."""
         running = self.start(config, args, **popen)
@@ -212,8 +253,50 @@ class Vmm:
             running.close()
 
     def close(self):
+        for api in self.apis:
+            api.hang_up()
         for running in self.running:
             running.close()
+
+
+def descriptors(pid):
+    """
+    What the process has open, by name, while nothing is under way. It has /dev/kvm for the VM that waits or runs, and for a moment another
+    to ask what KVM offers.
+    """
+    folder, deadline = f"/proc/{pid}/fd", time.monotonic() + PATIENCE
+    while True:
+        assert time.monotonic() < deadline
+        try:
+            names = sorted(os.readlink(f"{folder}/{fd}").split("[")[0] for fd in os.listdir(folder))
+        except FileNotFoundError:  # closed while we looked
+            continue
+        if (names.count("/dev/kvm"), names.count("anon_inode:kvm-vm")) == (1, 1):
+            return names
+
+
+def vmm_threads(pid):
+    """
+    The ids of the main thread and of those it made, in this order, which is the kernel's (ids begin again at 300 some day); its own
+    in the process (kvm-nx-…, iou-…) are none of them.
+    """
+    def is_ours(task):
+        try:
+            return Path(f"/proc/{pid}/task/{task}/comm").read_text().startswith("mayfly")
+        except (FileNotFoundError, ProcessLookupError):
+            return False  # the thread that asks for the CPUID ends meanwhile
+    return [int(task) for task in os.listdir(f"/proc/{pid}/task") if is_ours(task)]
+
+
+def copies_of(pid):
+    """The processes below one that was started with --allow-fork: the one that makes copies, and these."""
+    found = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    parent = dict(zip(map(int, found[::2]), map(int, found[1::2])))
+    def descends(p):
+        while p > 1 and p != pid:
+            p = parent.get(p, 0)
+        return p == pid
+    return [p for p in parent if p != pid and descends(p)]
 
 
 def drive(drive_id, path, **fields):

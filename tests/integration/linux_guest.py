@@ -1,13 +1,14 @@
-"""Boots Linux in mayfly and lets it run a script: the pieces that the tests of real guests share."""
+"""Boots Linux in mayfly and lets it run a script, or one command after the other: what the tests of real guests share."""
 
+import copy
 import re
 import subprocess
 from pathlib import Path
 
-from harness import IN_LAB, artifact, drive, machine
+from harness import IN_LAB, PATIENCE, artifact, drive, machine
 
 # What a healthy kernel does not say.
-TROUBLE = re.compile(r"^.*(WARNING:|BUG:|Oops|Call Trace|general protection|unable to handle|soft lockup|rcu_\w+ .*stall|I/O error).*$", re.M)
+TROUBLE = re.compile(r"^.*(WARNING:|BUG:|Oops|Call Trace|general protection|unable to handle|soft lockup|rcu_\w+ .*stall|I/O error|clocksource .*unstable|Marking TSC unstable).*$", re.M)
 
 # QEMU's emulation of SVM does not intercept XSETBV, so the lab's KVM misses what the guest enables and CPUID leaf 0xd stays
 # behind; the guest's kernel notices, says so and goes on without XSAVE. Not ours, and seen nowhere but in the lab.
@@ -78,10 +79,76 @@ def said(text, name):
     return match.group(1).strip()
 
 
-def build_verify(directory):
-    """Compile guest_verify.c as a static program; returns its path."""
-    program = directory / "guest_verify"
-    here = Path(__file__).with_name("guest_verify.c")
+# Does what the console says, one line after the other.
+SHELL = r"""
+n=0
+stty -echo
+echo "at your service"
+while read -r line; do
+    n=$((n + 1)) status=0
+    eval "$line" </dev/null || status=$?
+    echo; echo "---- $n ended with $status"
+done
+"""
+
+
+class Guest:
+    """A Linux guest under the API, with a shell on its console that does what the test says when it says it."""
+
+    def __init__(self, vmm, args="quiet", root="images/debian.ext4", **options):
+        popen = {"wrapper": options.pop("wrapper")} if "wrapper" in options else {}
+        allowed = options.pop("allow_path", ())  # for drives to change to, and snapshots
+        more = ["--allow-fork"] if options.pop("allow_fork", False) else []
+        config = configure(vmm, SHELL, args=args, root=root, **options)
+        command = ["--config-file", vmm.config_file(config), *(f"--allow-path={path}" for path in allowed), *more]
+        self.running, self.api = vmm.start_api(command, stdin=subprocess.PIPE, **popen)
+        self.before = rb"at your service\r?\n"  # after this comes what the next command prints
+        self.running.expect(self.before, timeout=2 * PATIENCE)
+        self.begun = self.seen = 0
+
+    def goes_on_in(self, running, api):
+        """The same guest in another process, loaded from a snapshot or forked; nothing has been said on its console there."""
+        other = copy.copy(self)
+        other.running, other.api, other.before = running, api, rb""
+        return other
+
+    def begin(self, command):
+        """Say what to do next, at once or after what it does now."""
+        self.running.send(command.encode() + b"\n")
+        self.begun += 1
+
+    def end(self, expected=0, timeout=2 * PATIENCE):
+        """Wait until what was begun first is done; returns what it printed. Its status must be the expected one, unless that is None."""
+        self.seen += 1
+        ended = rb"---- %d ended with (\d+)\r?\n" % self.seen
+        done = self.running.expect(ended, timeout=timeout)
+        start = self.running.expect(self.before).end()
+        self.before = ended
+        text = bytes(self.running.out.data)[start:done.start()].decode(errors="replace").replace("\r\n", "\n").strip()
+        assert expected is None or int(done.group(1)) == expected, f"status {int(done.group(1))}, expected {expected}\n{text}"
+        return text
+
+    def run(self, command, expected=0, timeout=2 * PATIENCE):
+        self.begin(command)
+        return self.end(expected, timeout)
+
+    def finish(self, expected=0):
+        """Shut it down; it must be as healthy as at the start. Returns the whole console."""
+        self.running.send(b"finish 0\n")
+        return healthy(self.running.wait(2 * PATIENCE), expected)
+
+
+def counter(api, name):
+    """One of the numbers of GET /metrics, such as net_egress_denied."""
+    match = re.search(rf"^mayfly_{name}_total (\d+)$", api.prometheus(), re.M)
+    assert match, f"no counter {name}"
+    return int(match.group(1))
+
+
+def build_tool(directory, name):
+    """Compile guest_verify.c and the like as a static program; returns its path."""
+    program = directory / name
+    here = Path(__file__).with_name(f"{name}.c")
     subprocess.run(["musl-gcc", "-D_GNU_SOURCE", "-std=gnu11", "-O2", "-static", "-s", "-Wall", "-Wextra", "-Werror",
                     "-idirafter", "/usr/include/x86_64-linux-gnu", "-idirafter", "/usr/include", "-o", program, here],
                    check=True, timeout=120)

@@ -332,6 +332,8 @@ def test_output_that_cannot_be_opened(mayfly, full, tmp_path, section, field, wh
     (["stray"], ["stray"]),
     (["-x"], ["-x"]),
     (["--no-api=yes"], ["--no-api"]),
+    (["--api-sock", "/s", "--api-fd", "3"], ["--api-fd", "--api-sock"]),
+    (["--no-api", "--config-file", "/c", "--ready-fd", "3"], ["--no-api", "--ready-fd"]),
     (["--id", "a b", "--no-api", "--config-file", "/c"], ["--id", "letters|alphanumeric|A-Z"]),
     (["--id", "x" * 65, "--no-api", "--config-file", "/c"], ["--id", "6[34]"]),
     (["--id", "", "--no-api", "--config-file", "/c"], ["--id"]),
@@ -343,7 +345,7 @@ def test_bad_command_line(mayfly, args, patterns):
     says(mayfly.run(args=args), BAD_ARGUMENTS, *patterns)
 
 
-@pytest.mark.parametrize("args,pattern", [(["--version"], r"^mayfly v?\d"), (["--help"], "--config-file")], ids=["--version", "--help"])
+@pytest.mark.parametrize("args,pattern", [(["--version"], r"^firecracker v\d+\.\d+\.\d+ api \(mayfly v\d+\.\d+\.\d+\)\n$"), (["--help"], "--config-file")], ids=["--version", "--help"])
 def test_good_command_line(mayfly, args, pattern):
     outcome = mayfly.run(args=args)
     assert outcome.code == 0 and outcome.err == "" and re.search(pattern, outcome.out, re.I), outcome
@@ -353,3 +355,14 @@ def test_no_descriptors_to_spare(mayfly, full):
     """A process limit that is too low is the host's fault, and said in one line as well."""
     outcome = mayfly.run(full, wrapper=("prlimit", "--nofile=6", "--"))
     assert outcome.code in (BAD_CONFIG, 154) and len(outcome.lines()) == 1 and "descriptors" in outcome.err.replace("open files", "descriptors"), outcome
+
+
+@pytest.mark.parametrize("content,pattern", [(None, "No such file"), ("[1]", "not an object"), ("{", "1:1"), ('{"a":"' + "x" * 60000 + '"}', "51200")],
+                         ids=["none", "list", "broken", "large"])
+def test_bad_metadata(mayfly, tmp_path, content, pattern):
+    path = tmp_path / "metadata.json"
+    if content is not None:
+        path.write_text(content)
+    outcome = mayfly.run(args=["--api-sock", tmp_path / "s", "--metadata", path])
+    says(outcome, BAD_CONFIG, "--metadata|mmds", pattern)
+    assert not (tmp_path / "s").exists()

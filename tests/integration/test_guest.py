@@ -218,13 +218,17 @@ def test_rate_limiter(release, scratch, limit):
     """About half a second for what takes milliseconds; a burst given once takes most of the waiting away."""
     limiter, script = LIMITS[limit]
     generous = {kind: {**bucket, "one_time_burst": 4 << 20} for kind, bucket in limiter.items()}
-    seconds = {}
-    for name, limits in (("none", {}), ("limited", {"rate_limiter": limiter}), ("burst", {"rate_limiter": generous})):
+
+    def seconds(**limits):
         outcome = release.run(configure(script, [drive("d", scratch, **limits)]))
         succeeded(outcome)
-        seconds[name] = outcome.seconds
-    assert seconds["limited"] > 5 * seconds["none"] and seconds["limited"] > 0.3, seconds
-    assert seconds["burst"] < seconds["limited"] / 3, seconds
+        return outcome.seconds
+
+    limited = seconds(rate_limiter=limiter)
+    assert limited > 0.3
+    # The limiter never lets through more, whatever the machine is doing; that it lets through as much takes a moment in which that is nothing else.
+    for limits in ({}, {"rate_limiter": generous}):
+        assert any(seconds(**limits) < limited / 3 for _ in range(10))
 
 
 def test_rate_limiter_of_one_disk_leaves_the_other_alone(release, tmp_path):

@@ -1,5 +1,6 @@
 """Every way a microVM ends or is left alone: signals, terminals, pipes, the guest's own end. Nothing may be left behind."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -12,10 +13,12 @@ import struct
 import subprocess
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
 from harness import GUEST_CRASHED, drive, machine, sparse
+from mayfly import Api, connect
 from images import ECHO, FLOOD, IDLE, MIB, READY_IDLE, RESET, TRIPLE_FAULT, bzimage, counting, elf, load, pvh_elf, report_status
 
 # Seconds for an end that takes milliseconds; the machines that run this are busy.
@@ -137,11 +140,11 @@ class Terminal:
     def is_raw(self):
         return not self.attributes()[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
 
-    def start(self, vmm, config):
+    def start(self, vmm, config, **options):
         def own_terminal():
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-        return vmm.start(config, stdin=self.slave, stdout=self.slave, preexec_fn=own_terminal)
+        return vmm.start(config, stdin=self.slave, stdout=self.slave, preexec_fn=own_terminal, **options)
 
     def type(self, data):
         os.write(self.master, data)
@@ -192,6 +195,52 @@ def test_terminal_signal(mayfly, guest, terminal, number):
     vm = started_on(terminal, mayfly, guest(READY_IDLE))
     vm.signal(number)
     assert vm.wait(SOON).code == (-9 if number == signal.SIGKILL else 128 + number)
+    is_as_before(terminal, vm)
+
+
+def test_background_job_leaves_the_terminal_alone(mayfly, guest, terminal):
+    """Reading what is typed into the shell would stop it (SIGTTIN), with the guest in it."""
+    shell = ["sh", "-c", 'set -m; "$0" "$@" & echo "job $!"; wait $!; echo "code $?"']
+    terminal.start(mayfly, guest(ECHO), wrapper=shell)
+    seen = terminal.expect(b"F")
+    job = int(re.search(rb"job (\d+)", seen)[1])
+    assert not terminal.is_raw()
+    terminal.type(b"typed\n")
+    terminal.expect(b"typed")
+    # Nothing tells when the guest listens; a second is many times what it takes.
+    end = time.monotonic() + 1
+    while time.monotonic() < end:
+        assert Path(f"/proc/{job}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+        time.sleep(0.01)
+    os.kill(job, signal.SIGTERM)
+    terminal.expect(b"code 143")
+
+
+def test_terminal_watcher_keeps_no_connection(mayfly, guest, terminal, tmp_path):
+    """The process that looks after the terminal is forked when clients are connected: they must see the end of theirs all the same."""
+    code = guest(READY_IDLE)["boot-source"]["kernel_image_path"]
+    sock = tmp_path / "api.socket"
+
+    def own_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    vm = mayfly.start(args=["--api-sock", sock], stdin=terminal.slave, stdout=terminal.slave, preexec_fn=own_terminal)
+    vm.wait_file(sock)
+    early = connect(sock, SOON)
+    with contextlib.closing(early):
+        early.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert early.recv(4096).startswith(b"HTTP/1.1 200")
+        api = Api(sock)
+        api.put_boot_source({"kernel_image_path": str(code)})
+        api.start()
+        api.hang_up()
+        terminal.expect(b"F")
+        assert terminal.is_raw()
+        early.sendall(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
+        while early.recv(4096):
+            pass
+    vm.signal(signal.SIGTERM)
+    vm.wait(SOON)
     is_as_before(terminal, vm)
 
 

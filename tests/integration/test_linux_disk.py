@@ -9,7 +9,7 @@ import pytest
 
 from harness import PATIENCE, drive, sparse
 from images import MIB
-from linux_guest import SMP, UP, build_verify, configure, file_disk, healthy, run, said
+from linux_guest import SMP, UP, build_tool, configure, file_disk, healthy, run, said
 from verify_model import differences
 
 pytestmark = pytest.mark.linux
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.linux
 
 @pytest.fixture(scope="module")
 def verify(tmp_path_factory):
-    return build_verify(tmp_path_factory.mktemp("verify"))
+    return build_tool(tmp_path_factory.mktemp("verify"), "guest_verify")
 
 
 @pytest.mark.parametrize("binary", ["release", "debug"])

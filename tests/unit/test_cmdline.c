@@ -7,6 +7,8 @@
 
 #include "boot/cmdline.h"
 
+#define ID " vmgenid.device=0xe0ff0:0x600" /* what every guest is told last */
+
 static struct config cfg;
 static struct drive_config drives[2];
 
@@ -37,9 +39,9 @@ static void expect(unsigned int nr_virtio, const char *expected)
 static void defaults_without_devices(void **state)
 {
 	(void)state;
-	expect(0, CMDLINE_DEFAULT);
+	expect(0, CMDLINE_DEFAULT ID);
 	set_args("");
-	expect(0, ""); /* given and empty is not the default */
+	expect(0, ID); /* given and empty is not the default */
 }
 
 static void the_root_drive_is_vda_wherever_it_stands(void **state)
@@ -48,23 +50,23 @@ static void the_root_drive_is_vda_wherever_it_stands(void **state)
 	set_args("quiet");
 	cfg.nr_drives = 2;
 	drives[1].is_root_device = true;
-	expect(2, "quiet root=/dev/vda rw virtio_mmio.device=4K@0xc0001000:5 virtio_mmio.device=4K@0xc0002000:6");
+	expect(2, "quiet root=/dev/vda rw virtio_mmio.device=4K@0xc0001000:5 virtio_mmio.device=4K@0xc0002000:6" ID);
 	drives[1].is_read_only = true;
 	snprintf(drives[1].partuuid, sizeof(drives[1].partuuid), "0eaa91a0-01");
-	expect(1, "quiet root=PARTUUID=0eaa91a0-01 ro virtio_mmio.device=4K@0xc0001000:5");
+	expect(1, "quiet root=PARTUUID=0eaa91a0-01 ro virtio_mmio.device=4K@0xc0001000:5" ID);
 }
 
 static void words_for_init_stay_last(void **state)
 {
 	(void)state;
 	set_args("quiet -- --single me");
-	expect(1, "quiet virtio_mmio.device=4K@0xc0001000:5 -- --single me");
+	expect(1, "quiet virtio_mmio.device=4K@0xc0001000:5" ID " -- --single me");
 	set_args("-- me");
-	expect(1, " virtio_mmio.device=4K@0xc0001000:5 -- me");
+	expect(1, " virtio_mmio.device=4K@0xc0001000:5" ID " -- me");
 	set_args("quiet --");
-	expect(1, "quiet virtio_mmio.device=4K@0xc0001000:5 --");
+	expect(1, "quiet virtio_mmio.device=4K@0xc0001000:5" ID " --");
 	set_args("x=\"a -- b\" --c");
-	expect(1, "x=\"a -- b\" --c virtio_mmio.device=4K@0xc0001000:5");
+	expect(1, "x=\"a -- b\" --c virtio_mmio.device=4K@0xc0001000:5" ID);
 }
 
 static void too_long_is_refused(void **state)
@@ -74,8 +76,8 @@ static void too_long_is_refused(void **state)
 
 	(void)state;
 	cfg.boot.boot_args_given = true;
-	memset(cfg.boot.boot_args, 'a', CONFIG_CMDLINE_SIZE - 1);
-	cfg.boot.boot_args[CONFIG_CMDLINE_SIZE - 1] = '\0';
+	memset(cfg.boot.boot_args, 'a', CONFIG_CMDLINE_SIZE - sizeof(ID));
+	cfg.boot.boot_args[CONFIG_CMDLINE_SIZE - sizeof(ID)] = '\0';
 	assert_int_equal(cmdline_build(out, &cfg, 0, &err), 0);
 	assert_int_equal(cmdline_build(out, &cfg, 1, &err), -E2BIG);
 	assert_non_null(strstr(err.message, "boot-source.boot_args"));

@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include <pthread.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 
@@ -159,6 +160,39 @@ static void a_removed_descriptor_is_not_served(void **state)
 	close(one[0]), close(one[1]), close(two[0]), close(two[1]);
 }
 
+static struct event_work given[4];
+
+/* The first takes the second back, which this turn would run next; the last ends it. */
+static void on_given(struct event_work *work)
+{
+	struct record *r = work->opaque;
+
+	r->order[r->count++] = (unsigned int)(work - given);
+	if (work == &given[0])
+		event_loop_cancel(r->loop, &given[1]);
+	if (work == &given[3])
+		event_loop_stop(r->loop);
+}
+
+static void cancelled_work_does_not_run(void **state)
+{
+	struct record r = { .loop = &loop };
+
+	(void)state;
+	for (unsigned int i = 0; i < 4; i++)
+		given[i] = (struct event_work){ .run = on_given, .opaque = &r };
+	for (unsigned int i = 0; i < 3; i++)
+		event_loop_post(&loop, &given[i]);
+	event_loop_cancel(&loop, &given[2]); /* the last one: what comes after it still does */
+	event_loop_cancel(&loop, &given[2]);
+	memset(&given[2], 0, sizeof(given[2]));
+	event_loop_post(&loop, &given[3]);
+	event_loop_run(&loop);
+	assert_int_equal(r.count, 2);
+	assert_int_equal(r.order[0], 0);
+	assert_int_equal(r.order[1], 3);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -166,6 +200,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(work_of_another_thread_runs_here, start, end),
 		cmocka_unit_test_setup_teardown(work_that_posts_itself_starves_nobody, start, end),
 		cmocka_unit_test_setup_teardown(a_removed_descriptor_is_not_served, start, end),
+		cmocka_unit_test_setup_teardown(cancelled_work_does_not_run, start, end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -92,7 +92,7 @@ static void every_counter(void **state)
 {
 	static const char *const names[][2] = {
 #define NAME(group, name) { #group, #name },
-		METRICS_LIST(NAME)
+		METRICS_LEVELS(NAME) METRICS_LIST(NAME)
 #undef NAME
 	};
 	const size_t nr = sizeof(names) / sizeof(names[0]);
@@ -113,6 +113,44 @@ static void every_counter(void **state)
 	assert_null(json_object_get(json, "id"));
 	assert_null(json_object_get(json, "properties"));
 	json_decref(json);
+}
+
+/* A level is what it was set to last, in every line. */
+static void levels(void **state)
+{
+	json_t *json;
+
+	(void)state;
+	metrics_set(latencies_us_pause_vm, 70);
+	metrics_set(latencies_us_pause_vm, 50);
+	assert_int_equal(metrics_flush(), 0);
+	assert_int_equal(metrics_flush(), 0);
+	json = line(0);
+	assert_int_equal(value(json, "latencies_us", "pause_vm"), 50);
+	json_decref(json);
+	json = line(1);
+	assert_int_equal(value(json, "latencies_us", "pause_vm"), 50);
+	json_decref(json);
+}
+
+/* Each metric has its type and a line; counters are the sum since the start, whatever was flushed. */
+static void prometheus(void **state)
+{
+	char *text;
+
+	(void)state;
+	metrics_add(block_read_bytes, 4096);
+	metrics_set(latencies_us_pause_vm, 7);
+	assert_int_equal(metrics_flush(), 0);
+	metrics_add(block_read_bytes, 1);
+	text = metrics_prometheus();
+	assert_non_null(text);
+	assert_non_null(strstr(text, "# TYPE mayfly_block_read_bytes_total counter\n"
+				     "mayfly_block_read_bytes_total 4097\n"));
+	assert_non_null(strstr(text, "# TYPE mayfly_latencies_us_pause_vm gauge\nmayfly_latencies_us_pause_vm 7\n"));
+	assert_int_equal(text[strlen(text) - 1], '\n');
+	free(text);
+	assert_int_equal(metrics_flush(), 0);
 }
 
 static void since_the_last_line(void **state)
@@ -279,8 +317,9 @@ static void nowhere(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(every_counter), TEST(since_the_last_line), TEST(labels),  TEST(longest_line),
-		TEST(many_threads),  TEST(fifo_without_reader), TEST(nowhere),
+		TEST(every_counter), TEST(levels),       TEST(prometheus),   TEST(since_the_last_line),
+		TEST(labels),        TEST(longest_line), TEST(many_threads), TEST(fifo_without_reader),
+		TEST(nowhere),
 	};
 
 	return cmocka_run_group_tests_name("metrics", tests, make_dir, remove_dir);

@@ -433,6 +433,22 @@ static void test_event_idx_kicks(void **state)
 	assert_int_equal(driver_avail_event(&f->ring), 2);
 }
 
+/* Looking is not asking: the driver rings for a chain only after an empty vq_pop. */
+static void test_waiting(void **state)
+{
+	struct fixture *f = *state;
+
+	driver_desc(&f->ring, 0, DATA, 4, 0, 0);
+	assert_false(vq_waiting(&f->vq));
+	driver_offer(&f->ring, 0);
+	assert_true(vq_waiting(&f->vq));
+	assert_int_equal(vq_pop(&f->vq, &f->chain), 1);
+	assert_false(vq_waiting(&f->vq));
+	assert_int_equal(driver_avail_event(&f->ring), 0);
+	assert_int_equal(vq_pop(&f->vq, &f->chain), 0);
+	assert_int_equal(driver_avail_event(&f->ring), 1);
+}
+
 static void test_flags_kicks(void **state)
 {
 	struct fixture *f = *state;
@@ -535,6 +551,7 @@ int main(void)
 		T(test_flags_interrupts),
 		T(test_event_idx_kicks),
 		T(test_flags_kicks),
+		T(test_waiting),
 		T(test_offered_while_rearming),
 		T(test_random_rings),
 	};

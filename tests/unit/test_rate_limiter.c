@@ -53,6 +53,30 @@ static void test_bandwidth(void **state)
 	assert_int_equal(rate_limiter_take(&rl, 1, START + 10 * SEC), 100 * MS / 1000);
 }
 
+/* The bucket that a change does not name keeps its debts and its burst. */
+static void test_change(void **state)
+{
+	const struct token_bucket_config bw = { .size = 1000, .refill_time = 100 },
+					 ops = { .size = 2, .refill_time = 1000, .one_time_burst = 1 };
+	struct rate_limiter_config cfg = { .bandwidth = bw, .ops = ops };
+	struct rate_limiter rl = make(bw, ops);
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 3; i++)
+		assert_int_equal(rate_limiter_take(&rl, 300, START), 0);
+	cfg.bandwidth.size = 2000;
+	rate_limiter_change(&rl, &cfg, START);
+	assert_int_equal(rate_limiter_take(&rl, 1, START), 500 * MS); /* operations are used up */
+	cfg.ops.size = 3;
+	rate_limiter_change(&rl, &cfg, START);
+	assert_int_equal(rate_limiter_take(&rl, 2000, START), 0);
+	assert_int_equal(rate_limiter_take(&rl, 200, START), 10 * MS); /* bytes are, now */
+	cfg.bandwidth = none;
+	rate_limiter_change(&rl, &cfg, START);
+	assert_int_equal(rate_limiter_take(&rl, 1000000, START), 0);
+}
+
 static void test_ops_and_both(void **state)
 {
 	const struct token_bucket_config ops = { .size = 2, .refill_time = 1000 },
@@ -138,6 +162,36 @@ static void test_long_run_rate(void **state)
 	}
 }
 
+/* Ten seconds of somebody who always wants more get the rate, and the full bucket it starts with, within 2 %. */
+static void test_ten_seconds(void **state)
+{
+	static const struct {
+		uint64_t size, refill_ms, burst, step;
+	} cases[] = {
+		{ 1 << 20, 1000, 0, 4096 }, { 100 << 20, 1000, 0, 65536 }, { 10000, 100, 0, 1500 },
+		{ 1000, 1000, 500, 1 },     { 8192, 10, 0, 65562 },
+	};
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct rate_limiter rl = make((struct token_bucket_config){ .size = cases[i].size,
+									    .refill_time = cases[i].refill_ms,
+									    .one_time_burst = cases[i].burst },
+					      none);
+		const uint64_t end = START + 10 * SEC;
+		uint64_t now = START, sum = 0, wait, due;
+
+		while (now < end) {
+			wait = rate_limiter_take(&rl, cases[i].step, now);
+			sum += wait ? 0 : cases[i].step;
+			now += wait;
+		}
+		due = cases[i].size * 10 * 1000 / cases[i].refill_ms + cases[i].size + cases[i].burst;
+		assert_in_range(sum, due * 98 / 100, due * 102 / 100);
+	}
+}
+
 static void test_absurd_numbers(void **state)
 {
 	struct rate_limiter rl = make((struct token_bucket_config){ UINT64_MAX, UINT64_MAX, UINT64_MAX },
@@ -160,13 +214,70 @@ static void test_absurd_numbers(void **state)
 	assert_true(wait > 1000000 * SEC && START + SEC + wait > wait);
 }
 
+/* In a state file and back, on a host whose clock says something else: from then on both do the same. */
+static void test_saved(void **state)
+{
+	static const struct token_bucket_config buckets[] = {
+		{ .size = 1000, .refill_time = 10 },
+		{ .size = 3, .refill_time = 7, .one_time_burst = 40 },
+		{ .size = 10, .refill_time = 1000 }, /* 25 at once are a debt */
+		{ .size = 0 },
+	};
+	struct rate_limiter_state saved;
+	uint64_t now, later, i;
+
+	(void)state;
+	for (i = 0; i < sizeof(buckets) / sizeof(buckets[0]); i++) {
+		struct rate_limiter rl = make(buckets[i], (struct token_bucket_config){ .size = 7, .refill_time = 3 });
+		struct rate_limiter copy =
+			make(buckets[i], (struct token_bucket_config){ .size = 7, .refill_time = 3 });
+
+		for (now = START; now < START + 50 * MS; now += 777777)
+			(void)rate_limiter_take(&rl, 25, now);
+		rate_limiter_save(&rl, &saved, now);
+		later = 1000000 * SEC;
+		rate_limiter_restore(&copy, &saved, later);
+		for (; now < START + 5 * SEC; now += 1234567, later += 1234567)
+			assert_int_equal(rate_limiter_take(&copy, 25, later), rate_limiter_take(&rl, 25, now));
+	}
+}
+
+/* A state file that promises more than the bucket holds, or a debt for ever; and limits that are others by now. */
+static void test_saved_lies(void **state)
+{
+	const struct token_bucket_config bw = { .size = 100, .refill_time = 100, .one_time_burst = 50 };
+	struct rate_limiter_state lie = { .bandwidth = { UINT64_MAX, UINT64_MAX, UINT64_MAX, 0 } };
+	struct rate_limiter rl = make(bw, none);
+	uint64_t wait;
+
+	(void)state;
+	rate_limiter_restore(&rl, &lie, START);
+	assert_int_equal(rate_limiter_take(&rl, 150, START), 0);
+	assert_int_equal(rate_limiter_take(&rl, 1, START), 1 * MS);
+	lie.bandwidth = (struct token_bucket_state){ 0, 0, UINT64_MAX, UINT64_MAX };
+	rl = make(bw, none);
+	rate_limiter_restore(&rl, &lie, START);
+	wait = rate_limiter_take(&rl, 1, START);
+	assert_true(wait > 1000000 * SEC && START + wait > wait);
+	rate_limiter_restore(&rl, &lie, UINT64_MAX - 1);
+	assert_int_not_equal(rate_limiter_take(&rl, 1, UINT64_MAX - 1), 0);
+	/* Young hosts know no time before their own. */
+	rl = make(bw, none);
+	lie.bandwidth = (struct token_bucket_state){ 0, 0, SEC, 0 };
+	rate_limiter_restore(&rl, &lie, 10 * MS);
+	assert_int_equal(rate_limiter_take(&rl, 10, 10 * MS), 0);
+	assert_int_equal(rate_limiter_take(&rl, 1, 10 * MS), 1 * MS);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_unlimited),      cmocka_unit_test(test_bandwidth),
-		cmocka_unit_test(test_ops_and_both),   cmocka_unit_test(test_burst),
-		cmocka_unit_test(test_debt),           cmocka_unit_test(test_long_run_rate),
-		cmocka_unit_test(test_absurd_numbers),
+		cmocka_unit_test(test_ops_and_both),   cmocka_unit_test(test_change),
+		cmocka_unit_test(test_burst),          cmocka_unit_test(test_debt),
+		cmocka_unit_test(test_long_run_rate),  cmocka_unit_test(test_ten_seconds),
+		cmocka_unit_test(test_absurd_numbers), cmocka_unit_test(test_saved),
+		cmocka_unit_test(test_saved_lies),
 	};
 
 	return cmocka_run_group_tests_name("rate_limiter", tests, NULL, NULL);

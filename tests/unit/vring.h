@@ -30,28 +30,34 @@ static inline void *guest(const struct guest_memory *gm, uint64_t gpa)
 	return gm_at(gm, gpa, 1);
 }
 
-/* Make vq a ready queue of that size, with rings where the constants above say. */
-static inline void driver_ring_init(struct driver_ring *r, const struct guest_memory *gm, struct virtqueue *vq,
-				    uint16_t size)
+/* Make vq a ready queue of that size, with rings where the constants above say, `offset` further up. */
+static inline void driver_ring_init_at(struct driver_ring *r, const struct guest_memory *gm, struct virtqueue *vq,
+				       uint16_t size, uint64_t offset)
 {
 	memset(r, 0, sizeof(*r));
-	memset(guest(gm, VRING_DESC_GPA), 0, VRING_TABLE_GPA - VRING_DESC_GPA);
+	memset(guest(gm, offset + VRING_DESC_GPA), 0, VRING_TABLE_GPA - VRING_DESC_GPA);
 	r->gm = gm;
 	r->vq = vq;
 	r->size = size;
-	r->desc = guest(gm, VRING_DESC_GPA);
-	r->avail = guest(gm, VRING_AVAIL_GPA);
-	r->used = guest(gm, VRING_USED_GPA);
+	r->desc = guest(gm, offset + VRING_DESC_GPA);
+	r->avail = guest(gm, offset + VRING_AVAIL_GPA);
+	r->used = guest(gm, offset + VRING_USED_GPA);
 	vq->gm = gm;
 	vq->max_size = VIRTQUEUE_MAX_SIZE;
 	vq_reset(vq);
 	vq->size = size;
-	vq->desc_gpa = VRING_DESC_GPA;
-	vq->avail_gpa = VRING_AVAIL_GPA;
-	vq->used_gpa = VRING_USED_GPA;
+	vq->desc_gpa = offset + VRING_DESC_GPA;
+	vq->avail_gpa = offset + VRING_AVAIL_GPA;
+	vq->used_gpa = offset + VRING_USED_GPA;
 	vq->ready = true;
 	vq->indirect = true;
 	vq->event_idx = true;
+}
+
+static inline void driver_ring_init(struct driver_ring *r, const struct guest_memory *gm, struct virtqueue *vq,
+				    uint16_t size)
+{
+	driver_ring_init_at(r, gm, vq, size, 0);
 }
 
 static inline void driver_desc(struct driver_ring *r, unsigned int i, uint64_t addr, uint32_t len, uint16_t flags,

@@ -27,7 +27,8 @@ enum boot_layout {
 	BOOT_PAGE_TABLES_GPA = 0x9000, /* PML4, PDPT, PD: 3 pages */
 	BOOT_EBDA_GPA = 0x9fc00,       /* end of low RAM; the MP table in the last KiB before the VGA hole */
 	BOOT_VGA_GPA = 0xa0000,
-	BOOT_ACPI_GPA = 0xe0000, /* RSDP and tables, up to 1 MiB */
+	BOOT_ACPI_GPA = 0xe0000,    /* RSDP and tables */
+	BOOT_VMGENID_GPA = 0xe0ff0, /* the generation ID: the last 16 bytes of their page */
 	BOOT_HIGH_GPA = 0x100000,
 };
 

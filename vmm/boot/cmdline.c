@@ -81,6 +81,7 @@ int cmdline_build(char out[CONFIG_CMDLINE_SIZE], const struct config *cfg, unsig
 	for (i = 0; i < nr_virtio; i++)
 		append(&text, " virtio_mmio.device=4K@%#llx:%u", X86_VIRTIO_GPA + i * X86_VIRTIO_SIZE,
 		       X86_VIRTIO_GSI + i);
+	append(&text, " vmgenid.device=%#x:%#x", BOOT_VMGENID_GPA, X86_VMGENID_PORT);
 	if (*for_init)
 		append(&text, " %s", for_init);
 	if (!text.room)

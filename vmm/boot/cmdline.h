@@ -12,7 +12,8 @@
 #define CMDLINE_DEFAULT "console=ttyS0 quiet reboot=k panic=-1"
 
 /*
- * cmdline_build - boot_args, then root= for the root drive, then one virtio_mmio.device= per virtio device, into out
+ * cmdline_build - boot_args, then root= for the root drive, one virtio_mmio.device= per virtio device, and
+ * vmgenid.device= (rootfs/kernel/vmgenid_cmdline.c), into out
  * Words after " -- " are the init program's and stay last. Returns 0, or -E2BIG with a sentence.
  */
 int cmdline_build(char out[CONFIG_CMDLINE_SIZE], const struct config *cfg, unsigned int nr_virtio, struct error *err);

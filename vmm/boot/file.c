@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "boot/image.h"
+#include "retry.h"
 #include "text.h"
 
 /* A path may be longer than a whole sentence has room for; its end tells more than its beginning. */
@@ -30,7 +31,7 @@ int boot_file_open(struct boot_file *file, const char *field, const char *path, 
 
 	*file = (struct boot_file){ .field = field, .path = path };
 	/* O_NONBLOCK: a FIFO must be refused below, not waited for. */
-	file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	file->fd = RETRY_INTERRUPTED(open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
 	if (file->fd < 0)
 		return boot_fail(file, err, -errno, "%s (needs a file that can be read)", strerror(errno));
 	if (fstat(file->fd, &st) < 0)

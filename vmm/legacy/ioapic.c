@@ -13,10 +13,12 @@
 #include <sys/ioctl.h>
 
 #include "log.h"
+#include "snapshot/state.h"
 
 /* 82093AA datasheet, 3.1 and 3.2. */
 enum { REG_SELECT = 0x00, REG_WINDOW = 0x10, IOAPIC_SIZE = 0x1000 };
 enum { INDEX_ID = 0, INDEX_VERSION = 1, INDEX_ARBITRATION = 2, INDEX_RTE = 0x10 };
+#define ID_MASK        0xfu
 #define IOAPIC_VERSION 0x11u
 
 #define RTE_VECTOR        0xffull
@@ -50,6 +52,11 @@ void ioapic_raise(struct ioapic *ioapic, unsigned int gsi)
 	else
 		deliver(ioapic, ioapic->rte[gsi]);
 	pthread_mutex_unlock(&ioapic->lock);
+}
+
+void ioapic_send(struct ioapic *ioapic, unsigned int vcpu, uint8_t vector)
+{
+	deliver(ioapic, (uint64_t)vcpu << RTE_DEST_SHIFT | vector);
 }
 
 /* Two registers a pin, low half first; X86_IOAPIC_PINS or more: there is no such pin. */
@@ -95,7 +102,7 @@ static void write_register(struct ioapic *ioapic, uint32_t value)
 	unsigned int pin = selected_pin(ioapic);
 
 	if (ioapic->select == INDEX_ID)
-		ioapic->id = (value >> 24) & 0xf;
+		ioapic->id = (value >> 24) & ID_MASK;
 	else if (pin < X86_IOAPIC_PINS)
 		write_entry(ioapic, pin, ioapic->select & 1, value);
 }
@@ -141,4 +148,57 @@ int ioapic_init(struct ioapic *ioapic, int vm_fd, struct bus *mmio, struct error
 		ioapic->rte[i] = RTE_MASKED;
 	ret = bus_add(mmio, X86_IOAPIC_GPA, IOAPIC_SIZE, &ops, ioapic);
 	return ret ? error_set(err, ret, "IOAPIC: its address is taken") : 0;
+}
+
+/* ---- in a state file ---- */
+
+_Static_assert(sizeof(struct ioapic_state) == X86_IOAPIC_PINS * 8 + 4 + 4, "no holes");
+
+void ioapic_save(struct ioapic *ioapic, struct state_writer *w)
+{
+	struct ioapic_state state = { 0 };
+
+	pthread_mutex_lock(&ioapic->lock);
+	memcpy(state.rte, ioapic->rte, sizeof(state.rte));
+	state.pending = ioapic->pending;
+	state.select = ioapic->select;
+	state.id = ioapic->id;
+	pthread_mutex_unlock(&ioapic->lock);
+	state_put(w, STATE_IOAPIC, 0, &state, sizeof(state));
+}
+
+/* NULL, or what no guest could have brought about. */
+static const char *wrong(const struct ioapic_state *state)
+{
+	unsigned int i;
+
+	if (state->id > ID_MASK)
+		return "the IOAPIC's ID has more than 4 bits";
+	if (state->pending >> X86_IOAPIC_PINS)
+		return "a pin that the IOAPIC does not have is pending";
+	for (i = 0; i < X86_IOAPIC_PINS; i++) {
+		if (state->rte[i] & RTE_READ_ONLY)
+			return "a redirection entry has a read-only bit set";
+		if ((state->pending & 1u << i) && !(state->rte[i] & RTE_MASKED))
+			return "a pin is pending that is not masked";
+	}
+	return NULL;
+}
+
+int ioapic_restore(struct ioapic *ioapic, struct state_reader *r, struct error *err)
+{
+	struct ioapic_state state;
+	int ret = state_get(r, STATE_IOAPIC, 0, &state, sizeof(state), sizeof(state), err);
+
+	if (ret)
+		return ret;
+	if (wrong(&state))
+		return state_bad(err, STATE_IOAPIC, 0, wrong(&state));
+	pthread_mutex_lock(&ioapic->lock);
+	memcpy(ioapic->rte, state.rte, sizeof(state.rte));
+	ioapic->pending = state.pending;
+	ioapic->select = state.select;
+	ioapic->id = state.id;
+	pthread_mutex_unlock(&ioapic->lock);
+	return 0;
 }

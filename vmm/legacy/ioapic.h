@@ -9,6 +9,9 @@
 #include "error.h"
 #include "x86/x86.h"
 
+struct state_reader;
+struct state_writer;
+
 struct ioapic {
 	int vm_fd;
 	pthread_mutex_t lock; /* guards all below */
@@ -26,5 +29,25 @@ int ioapic_init(struct ioapic *ioapic, int vm_fd, struct bus *mmio, struct error
  * A masked pin remembers one edge until it is unmasked. Any thread.
  */
 void ioapic_raise(struct ioapic *ioapic, unsigned int gsi);
+
+/* ioapic_send - an interrupt at vector of one vCPU, past the pins. Any thread. */
+void ioapic_send(struct ioapic *ioapic, unsigned int vcpu, uint8_t vector);
+
+/* ---- in a state file ---- */
+
+struct ioapic_state {
+	uint64_t rte[X86_IOAPIC_PINS];
+	uint32_t pending;
+	uint8_t select, id;
+	uint8_t zero[2];
+};
+
+/*
+ * ioapic_save, ioapic_restore - STATE_IOAPIC
+ * Edges that were delivered are the local APICs' since, those that were not are pending: none is lost, and restoring
+ * delivers none. 0, or -EINVAL with a sentence and nothing changed. No vCPU runs.
+ */
+void ioapic_save(struct ioapic *ioapic, struct state_writer *w);
+int ioapic_restore(struct ioapic *ioapic, struct state_reader *r, struct error *err);
 
 #endif

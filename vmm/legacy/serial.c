@@ -11,11 +11,14 @@
 #include <string.h>
 
 #include "metrics.h"
+#include "snapshot/state.h"
 
 #define SERIAL_PORTS 8
 /* A driver that saw "empty" may write a whole FIFO (16 bytes, up to 64 on clones) without asking again. */
 #define TX_RESERVE      64
 #define POLLS_TO_LISTEN 32u
+#define IER_MASK        0x0fu
+#define MCR_MASK        0x1fu
 
 static uint32_t tx_used(const struct serial *s)
 {
@@ -151,7 +154,7 @@ static void write_ier(struct serial *s, uint8_t value)
 	/* Enabling the transmitter interrupt while it is empty fires it. */
 	if ((enabled & UART_IER_THRI) && tx_has_room(s))
 		s->thr_pending = true;
-	s->ier = value & 0x0f;
+	s->ier = value & IER_MASK;
 }
 
 static void write_register(struct serial *s, uint64_t offset, uint8_t value, struct wake *wake)
@@ -181,7 +184,7 @@ static void write_register(struct serial *s, uint64_t offset, uint8_t value, str
 		s->lcr = value;
 		break;
 	case UART_MCR:
-		s->mcr = value & 0x1f;
+		s->mcr = value & MCR_MASK;
 		break;
 	case UART_SCR:
 		s->scr = value;
@@ -292,4 +295,109 @@ int serial_init(struct serial *s, struct bus *pio, struct error *err)
 	s->lcr = UART_LCR_WLEN8;
 	ret = bus_add(pio, SERIAL_COM1, SERIAL_PORTS, &ops, s);
 	return ret ? error_set(err, ret, "serial: ports 0x3f8-0x3ff are taken") : 0;
+}
+
+/* ---- in a state file ---- */
+
+/* Of the output, what lies before the end of its ring, and what lies after it: nothing has to be copied together. */
+enum { RECORD_REGISTERS, RECORD_OUTPUT, RECORD_OUTPUT_REST };
+
+_Static_assert(sizeof(struct serial_state) == 8 + 8 + SERIAL_RX_FIFO, "no holes");
+
+void serial_save(struct serial *s, struct state_writer *w)
+{
+	struct serial_state state = { 0 };
+	uint32_t i, first, head;
+
+	pthread_mutex_lock(&s->lock);
+	state.ier = s->ier;
+	state.lcr = s->lcr;
+	state.mcr = s->mcr;
+	state.scr = s->scr;
+	state.dll = s->dll;
+	state.dlm = s->dlm;
+	state.thr_pending = s->thr_pending;
+	state.tx_stalled = s->tx_stalled;
+	state.idle_polls = s->idle_polls;
+	state.rx_count = s->rx_count;
+	for (i = 0; i < s->rx_count; i++)
+		state.rx[i] = s->rx[(s->rx_head + i) % SERIAL_RX_FIFO];
+	state_put(w, STATE_SERIAL, RECORD_REGISTERS, &state, sizeof(state));
+	head = s->tx_head % SERIAL_TX_BUFFER;
+	first = tx_used(s) < SERIAL_TX_BUFFER - head ? tx_used(s) : SERIAL_TX_BUFFER - head;
+	state_put(w, STATE_SERIAL, RECORD_OUTPUT, s->tx + head, first);
+	state_put(w, STATE_SERIAL, RECORD_OUTPUT_REST, s->tx, tx_used(s) - first);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* NULL, or what no guest could have brought about. */
+static const char *wrong(const struct serial_state *state)
+{
+	if (state->ier & ~IER_MASK || state->mcr & ~MCR_MASK)
+		return "a register of the serial port has bits that it does not have";
+	if (state->thr_pending > 1 || state->tx_stalled > 1 || state->idle_polls > POLLS_TO_LISTEN)
+		return "the serial port is in no state that it can be in";
+	if (state->rx_count > SERIAL_RX_FIFO)
+		return "more input waits than the serial port's FIFO takes";
+	return NULL;
+}
+
+static void set_registers(struct serial *s, const struct serial_state *state)
+{
+	s->ier = state->ier;
+	s->lcr = state->lcr;
+	s->mcr = state->mcr;
+	s->scr = state->scr;
+	s->dll = state->dll;
+	s->dlm = state->dlm;
+	s->thr_pending = state->thr_pending;
+	s->tx_stalled = state->tx_stalled;
+	s->idle_polls = state->idle_polls;
+	s->rx_head = 0;
+	s->rx_count = state->rx_count;
+	memcpy(s->rx, state->rx, sizeof(s->rx));
+}
+
+/* The two records of output, to be copied once nothing can fail any more. */
+struct output {
+	const void *part[2];
+	size_t len[2];
+};
+
+static int view_output(struct state_reader *r, struct output *output, struct error *err)
+{
+	unsigned int i;
+	int ret = 0;
+
+	for (i = 0; i < 2 && !ret; i++)
+		ret = state_view(r, STATE_SERIAL, RECORD_OUTPUT + i, &output->part[i], &output->len[i], 1, err);
+	/* Each is at most STATE_MAX. */
+	if (!ret && output->len[0] + output->len[1] > SERIAL_TX_BUFFER)
+		ret = state_bad(err, STATE_SERIAL, RECORD_OUTPUT, "more output waits than the serial port keeps");
+	return ret;
+}
+
+int serial_restore(struct serial *s, struct state_reader *r, struct error *err)
+{
+	struct output output = { 0 };
+	struct serial_state state;
+	struct wake wake;
+	int ret = state_get(r, STATE_SERIAL, RECORD_REGISTERS, &state, sizeof(state), sizeof(state), err);
+
+	if (!ret && wrong(&state))
+		ret = state_bad(err, STATE_SERIAL, RECORD_REGISTERS, wrong(&state));
+	if (!ret)
+		ret = view_output(r, &output, err);
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&s->lock);
+	set_registers(s, &state);
+	memcpy(s->tx, output.part[0], output.len[0]);
+	memcpy(s->tx + output.len[0], output.part[1], output.len[1]);
+	s->tx_head = 0;
+	s->tx_tail = (uint32_t)(output.len[0] + output.len[1]);
+	wake = (struct wake){ .tx_ready = s->tx_tail != 0, .rx_wanted = guest_listens(s) };
+	pthread_mutex_unlock(&s->lock);
+	tell(s, &wake);
+	return 0;
 }

@@ -14,6 +14,9 @@
 #define SERIAL_RX_FIFO   64
 #define SERIAL_TX_BUFFER 16384 /* bytes of output that wait for the host, a power of two */
 
+struct state_reader;
+struct state_writer;
+
 struct serial {
 	/* Filled in by the machine: an edge on the UART's line, any thread. */
 	void (*irq)(void *irq_opaque);
@@ -44,5 +47,24 @@ void serial_receive(struct serial *serial, const uint8_t *data, size_t n);
 /* serial_peek - up to max bytes of waiting output into out; serial_consume drops the first n of them. Loop thread. */
 size_t serial_peek(struct serial *serial, uint8_t *out, size_t max);
 void serial_consume(struct serial *serial, size_t n);
+
+/* ---- in a state file ---- */
+
+struct serial_state {
+	uint8_t ier, lcr, mcr, scr, dll, dlm;
+	uint8_t thr_pending, tx_stalled;
+	uint32_t idle_polls;
+	uint32_t rx_count;
+	uint8_t rx[SERIAL_RX_FIFO]; /* oldest first */
+};
+
+/*
+ * serial_save, serial_restore - STATE_SERIAL 0, and the output that waits for the host as STATE_SERIAL 1 and 2 (3 is
+ * console.h's) What the guest still expects an interrupt for has raised its edge, which is the interrupt controllers'
+ * since, or will do so when the host takes output: restoring tells the console that some waits. 0, or -EINVAL with a
+ * sentence and nothing changed. No vCPU runs; the callbacks are filled in.
+ */
+void serial_save(struct serial *serial, struct state_writer *w);
+int serial_restore(struct serial *serial, struct state_reader *r, struct error *err);
 
 #endif

@@ -6,16 +6,21 @@
 #include "x86/aml.h"
 #include "x86/x86.h"
 
-#define TABLES_ROOM  4096u /* all tables in one page: one fault before the guest starts */
-#define MAX_CPUS     32u
-#define SERIAL_PORT  0x3f8
-#define SERIAL_PORTS 8
-#define RESET_PORT   0x64
-#define RESET_VALUE  0xfe        /* i8042: pulse the reset line */
-#define EISA_PNP0501 0x0105d041u /* 16550A, as EISAID ("PNP0501") encodes it */
+/* All tables and the generation ID in one page: one fault before the guest starts. */
+#define TABLES_ROOM      (BOOT_VMGENID_GPA - BOOT_ACPI_GPA)
+#define MAX_CPUS         32u
+#define SERIAL_PORT      0x3f8
+#define SERIAL_PORTS     8
+#define RESET_PORT       0x64
+#define RESET_VALUE      0xfe /* i8042: pulse the reset line */
+#define KEYBOARD_DATA    0x60
+#define KEYBOARD_COMMAND 0x64
+#define EISA_PNP0303     0x0303d041u /* keyboard, as EISAID ("PNP0303") encodes it */
+#define EISA_PNP0501     0x0105d041u /* 16550A */
+#define NOTIFY_CHANGED   0x80        /* the first value that a device defines for itself (5.6.6) */
 
 /* 5.2.9, FADT: boot architecture flags and fixed feature flags. */
-enum { BOOT_NO_VGA = 1 << 2, BOOT_NO_CMOS_RTC = 1 << 5 };
+enum { BOOT_8042 = 1 << 1, BOOT_NO_VGA = 1 << 2, BOOT_NO_CMOS_RTC = 1 << 5 };
 enum {
 	FADT_WBINVD = 1 << 0,
 	FADT_POWER_BUTTON = 1 << 4, /* set: no fixed-hardware button */
@@ -176,6 +181,49 @@ static void describe_serial(struct aml *a)
 	aml_end(a, device);
 }
 
+/*
+ * Where there are no legacy devices by default, interrupt 1 exists for Linux only if a device asks for it. A keyboard
+ * without a mouse beside it also spares the guest a second of looking for one.
+ */
+static void describe_keyboard(struct aml *a)
+{
+	size_t device = aml_device(a, "PS2_");
+	size_t crs;
+
+	aml_name_dword(a, "_HID", EISA_PNP0303);
+	crs = aml_resources(a);
+	aml_io(a, KEYBOARD_DATA, 1);
+	aml_io(a, KEYBOARD_COMMAND, 1);
+	aml_interrupt(a, X86_KEYBOARD_GSI);
+	aml_end_resources(a, crs);
+	aml_end(a, device);
+}
+
+/*
+ * "Virtual Machine Generation ID" (Microsoft, 2018): where it is, and whom to notify once it has changed. Drivers go by
+ * the compatible ID. Without general-purpose events, an interrupt becomes a notification in a Generic Event Device
+ * (5.6.9), whose _EVT is told the interrupt; there is only one.
+ */
+static void describe_vmgenid(struct aml *a)
+{
+	size_t device = aml_device(a, "VGEN"), crs, method;
+
+	aml_name_string(a, "_HID", "MAYF0001");
+	aml_name_string(a, "_CID", "VM_Gen_Counter");
+	aml_name_string(a, "_DDN", "VM_Gen_Counter");
+	aml_name_address(a, "ADDR", BOOT_VMGENID_GPA);
+	aml_end(a, device);
+	device = aml_device(a, "GED_");
+	aml_name_string(a, "_HID", "ACPI0013");
+	crs = aml_resources(a);
+	aml_interrupt(a, X86_VMGENID_GSI);
+	aml_end_resources(a, crs);
+	method = aml_method(a, "_EVT", 1);
+	aml_notify(a, "VGEN", NOTIFY_CHANGED);
+	aml_end(a, method);
+	aml_end(a, device);
+}
+
 static uint64_t add_dsdt(struct tables *t, unsigned int nr_virtio)
 {
 	uint8_t dsdt[TABLES_ROOM];
@@ -184,6 +232,8 @@ static uint64_t add_dsdt(struct tables *t, unsigned int nr_virtio)
 	struct header h;
 
 	describe_serial(&a);
+	describe_keyboard(&a);
+	describe_vmgenid(&a);
 	for (unsigned int i = 0; i < nr_virtio; i++)
 		describe_virtio(&a, i);
 	aml_end(&a, scope);
@@ -202,8 +252,7 @@ static uint64_t add_fadt(struct tables *t, uint64_t dsdt)
 		.header = make_header("FACP", 6, sizeof(f)),
 		.dsdt = (uint32_t)dsdt,
 		.x_dsdt = dsdt,
-		/* No 8042 flag: there is no keyboard to look for, and the port still resets. */
-		.boot_flags = BOOT_NO_VGA | BOOT_NO_CMOS_RTC,
+		.boot_flags = BOOT_8042 | BOOT_NO_VGA | BOOT_NO_CMOS_RTC,
 		.flags = FADT_WBINVD | FADT_POWER_BUTTON | FADT_SLEEP_BUTTON | FADT_RESET_REG | FADT_HW_REDUCED,
 		.reset = { .space = SPACE_IO, .width = 8, .access = ACCESS_BYTE, .address = RESET_PORT },
 		.reset_value = RESET_VALUE,

@@ -5,12 +5,16 @@
 
 enum {
 	OP_NAME = 0x08,
+	OP_BYTE = 0x0a,
+	OP_WORD = 0x0b,
 	OP_DWORD = 0x0c,
 	OP_STRING = 0x0d,
-	OP_WORD = 0x0b,
 	OP_SCOPE = 0x10,
 	OP_BUFFER = 0x11,
+	OP_PACKAGE = 0x12,
+	OP_METHOD = 0x14,
 	OP_EXT = 0x5b,
+	OP_NOTIFY = 0x86,
 	OP_EXT_DEVICE = 0x82,
 };
 
@@ -131,11 +135,49 @@ void aml_name_string(struct aml *a, const char name[4], const char *value)
 	put(a, value, strlen(value) + 1);
 }
 
+static void put_dword(struct aml *a, uint32_t value)
+{
+	put8(a, OP_DWORD);
+	put32(a, value);
+}
+
 void aml_name_dword(struct aml *a, const char name[4], uint32_t value)
 {
 	put_name(a, name);
-	put8(a, OP_DWORD);
-	put32(a, value);
+	put_dword(a, value);
+}
+
+void aml_name_address(struct aml *a, const char name[4], uint64_t address)
+{
+	size_t block;
+
+	put_name(a, name);
+	put8(a, OP_PACKAGE);
+	block = open_block(a);
+	put8(a, 2);
+	put_dword(a, (uint32_t)address);
+	put_dword(a, (uint32_t)(address >> 32));
+	aml_end(a, block);
+}
+
+/* 20.2.5.2: the flags are the number of arguments, and zeros: not serialized. */
+size_t aml_method(struct aml *a, const char name[4], uint8_t nr_args)
+{
+	size_t block;
+
+	put8(a, OP_METHOD);
+	block = open_block(a);
+	put(a, name, 4);
+	put8(a, nr_args);
+	return block;
+}
+
+void aml_notify(struct aml *a, const char device[4], uint8_t value)
+{
+	put8(a, OP_NOTIFY);
+	put(a, device, 4);
+	put8(a, OP_BYTE);
+	put8(a, value);
 }
 
 /* 6.4.3.4: large item 6, nine bytes; 1: read/write. */

@@ -25,6 +25,13 @@ void aml_end_resources(struct aml *a, size_t block);
 void aml_name_string(struct aml *a, const char name[4], const char *value);
 void aml_name_dword(struct aml *a, const char name[4], uint32_t value);
 
+/* aml_name_address - Name (name, Package () { low, high }): a 64-bit address as two integers */
+void aml_name_address(struct aml *a, const char name[4], uint64_t address);
+
+/* aml_method - open Method (name, nr_args), which aml_end closes; aml_notify - Notify (device, value), inside one */
+size_t aml_method(struct aml *a, const char name[4], uint8_t nr_args);
+void aml_notify(struct aml *a, const char device[4], uint8_t value);
+
 /* Resource descriptors (ACPI 6.5, 6.4), inside aml_resources. */
 void aml_memory32(struct aml *a, uint32_t base, uint32_t size); /* fixed, read/write */
 void aml_io(struct aml *a, uint16_t base, uint8_t size);        /* fixed, 16-bit decode */

@@ -70,7 +70,7 @@ int cpuid_supported(int kvm_fd, struct cpuid_table *out, struct error *err)
 	return 0;
 }
 
-static struct kvm_cpuid_entry2 *find(struct cpuid_table *t, uint32_t leaf, uint32_t index)
+struct kvm_cpuid_entry2 *cpuid_find(struct cpuid_table *t, uint32_t leaf, uint32_t index)
 {
 	for (uint32_t i = 0; i < t->head.nent; i++)
 		if (t->entries[i].function == leaf && t->entries[i].index == index)
@@ -107,7 +107,7 @@ static unsigned int bits_for(unsigned int value)
 
 static void raise_limit(struct cpuid_table *t, uint32_t limit_leaf, uint32_t to)
 {
-	struct kvm_cpuid_entry2 *e = find(t, limit_leaf, 0);
+	struct kvm_cpuid_entry2 *e = cpuid_find(t, limit_leaf, 0);
 
 	if (e && e->eax < to)
 		e->eax = to;
@@ -126,7 +126,7 @@ static bool vendor_is(const struct kvm_cpuid_entry2 *e, const char *name)
  */
 static void set_features(struct cpuid_table *t, const struct topology *topo)
 {
-	struct kvm_cpuid_entry2 *e = find(t, LEAF_FEATURES, 0);
+	struct kvm_cpuid_entry2 *e = cpuid_find(t, LEAF_FEATURES, 0);
 
 	if (e) {
 		e->ebx = (e->ebx & 0xff00) | topo->index << 24 | (1u << bits_for(topo->total)) << 16;
@@ -135,7 +135,7 @@ static void set_features(struct cpuid_table *t, const struct topology *topo)
 		e->edx &= ~(EDX_DS | EDX_HTT);
 		e->edx |= topo->total > 1 ? EDX_HTT : 0;
 	}
-	e = find(t, LEAF_EXT_FEATURES, 0);
+	e = cpuid_find(t, LEAF_EXT_FEATURES, 0);
 	if (e) {
 		e->ecx &= ~(EXT_SVM | EXT_PERFCTR | EXT_CMP_LEGACY);
 		e->ecx |= topo->amd && topo->total > 1 ? EXT_CMP_LEGACY : 0;
@@ -194,8 +194,8 @@ static void set_caches(struct cpuid_table *t, const struct topology *topo)
 
 static void set_amd_topology(struct cpuid_table *t, const struct topology *topo)
 {
-	const struct kvm_cpuid_entry2 *features = find(t, LEAF_EXT_FEATURES, 0);
-	struct kvm_cpuid_entry2 *e = find(t, LEAF_EXT_SIZES, 0);
+	const struct kvm_cpuid_entry2 *features = cpuid_find(t, LEAF_EXT_FEATURES, 0);
+	struct kvm_cpuid_entry2 *e = cpuid_find(t, LEAF_EXT_SIZES, 0);
 
 	if (e)
 		e->ecx = bits_for(topo->total) << 12 | (topo->total - 1);
@@ -215,7 +215,7 @@ static void set_amd_topology(struct cpuid_table *t, const struct topology *topo)
  */
 static void set_frequencies(struct cpuid_table *t, uint32_t tsc_khz)
 {
-	const struct kvm_cpuid_entry2 *e = find(t, LEAF_TSC, 0);
+	const struct kvm_cpuid_entry2 *e = cpuid_find(t, LEAF_TSC, 0);
 	uint64_t khz = 0;
 
 	if (e && e->eax)
@@ -223,7 +223,7 @@ static void set_frequencies(struct cpuid_table *t, uint32_t tsc_khz)
 	if (!tsc_khz || khz > tsc_khz + tsc_khz / 1000ull || khz < tsc_khz - tsc_khz / 1000ull)
 		drop(t, LEAF_TSC);
 	drop(t, LEAF_VMM_TIMING);
-	if (!tsc_khz || !find(t, KVM_CPUID_SIGNATURE, 0))
+	if (!tsc_khz || !cpuid_find(t, KVM_CPUID_SIGNATURE, 0))
 		return;
 	raise_limit(t, KVM_CPUID_SIGNATURE, LEAF_VMM_TIMING);
 	put(t, (struct kvm_cpuid_entry2){ .function = LEAF_VMM_TIMING, .eax = tsc_khz, .ebx = APIC_BUS_KHZ });
@@ -231,7 +231,7 @@ static void set_frequencies(struct cpuid_table *t, uint32_t tsc_khz)
 
 void cpuid_normalize(struct cpuid_table *table, unsigned int index, unsigned int nr_vcpus, bool smt, uint32_t tsc_khz)
 {
-	const struct kvm_cpuid_entry2 *vendor = find(table, LEAF_VENDOR, 0);
+	const struct kvm_cpuid_entry2 *vendor = cpuid_find(table, LEAF_VENDOR, 0);
 	struct topology topo = { .index = index, .total = nr_vcpus, .threads = smt && nr_vcpus > 1 ? 2 : 1 };
 
 	topo.cores = (nr_vcpus + topo.threads - 1) / topo.threads;

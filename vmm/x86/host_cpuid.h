@@ -14,17 +14,20 @@
  */
 struct host_cpuid {
 	pthread_t thread;
-	bool started;
-	int ret; /* 0 or -errno */
+	bool begun;   /* ever */
+	bool started; /* and not waited for yet */
+	int ret;      /* 0 or -errno */
 	struct error err;
 	struct cpuid_table table;
 };
 
-/* host_cpuid_begin - start asking; once per process, as early as possible. Cannot fail: then host_cpuid_wait asks
- * itself. */
+/* host_cpuid_begin - start asking; once, before host_cpuid_wait. Cannot fail: then host_cpuid_wait asks itself. */
 void host_cpuid_begin(struct host_cpuid *host);
 
-/* host_cpuid_wait - until host->table is filled; 0 or -errno with a sentence. The thread that began; call it once. */
+/*
+ * host_cpuid_wait - until host->table is filled; 0 or -errno with a sentence. The thread that began
+ * Called again, it asks again: what it returned before has been made to fit one guest since.
+ */
 int host_cpuid_wait(struct host_cpuid *host, struct error *err);
 
 #endif

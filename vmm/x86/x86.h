@@ -13,6 +13,9 @@
 #define X86_IOAPIC_GPA     0xfec00000ull
 #define X86_LAPIC_GPA      0xfee00000ull
 #define X86_IOAPIC_PINS    24
+#define X86_KEYBOARD_GSI   1
+#define X86_VMGENID_GSI    3 /* where a second serial port would be */
+#define X86_VMGENID_PORT   0x600
 #define X86_SERIAL_GSI     4
 #define X86_VIRTIO_GPA     0xC0001000ull /* + n * X86_VIRTIO_SIZE */
 #define X86_VIRTIO_SIZE    0x1000ull
@@ -36,7 +39,8 @@ static inline uint8_t x86_checksum(const void *data, size_t len)
 }
 
 /*
- * acpi_write - XSDT, hardware-reduced FADT, MADT, DSDT (nr_virtio LNRO0005 devices, COM1) at BOOT_ACPI_GPA
+ * acpi_write - XSDT, hardware-reduced FADT, MADT, DSDT (nr_virtio LNRO0005 devices, COM1, the generation ID at
+ * BOOT_VMGENID_GPA) at BOOT_ACPI_GPA
  * Sets *rsdp_gpa. ACPI 6.5, 5.2. 0 or -errno.
  */
 int acpi_write(struct guest_memory *gm, unsigned int nr_vcpus, unsigned int nr_virtio, uint64_t *rsdp_gpa,
@@ -49,6 +53,9 @@ struct cpuid_table {
 	struct kvm_cpuid_entry2 entries[CPUID_MAX];
 };
 int cpuid_supported(int kvm_fd, struct cpuid_table *out, struct error *err);
+
+/* cpuid_find - the entry of a leaf and subleaf, or NULL: then the guest reads zeros there. */
+struct kvm_cpuid_entry2 *cpuid_find(struct cpuid_table *table, uint32_t leaf, uint32_t index);
 
 /*
  * cpuid_normalize - make the host's table describe vCPU index of nr_vcpus
