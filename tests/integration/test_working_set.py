@@ -92,9 +92,29 @@ def present(vm, snapshot):
     return {page for page, entry in enumerate(entries) if entry & PRESENT}
 
 
-def wait_present(vm, snapshot, pages):
+def load_prefetched(vmm, snapshot, pages):
+    """
+    A load, paused, when its prefetcher is done. All pages are there; but the host's kernel may take clean pages of a file
+    back at once when it is short of memory, and nobody fetches them again: then it is another load's turn.
+    """
+    for attempt in range(3):
+        vm, api = load(vmm, snapshot, resume_vm=False)
+        wait_prefetched(vm)
+        missing = pages - present(vm, snapshot)
+        if not missing:
+            return vm, api
+        print(f"load {attempt}: {len(missing)} of {len(pages)} pages are not there, from {min(missing)} to {max(missing)}")
+        end(vm)
+    raise AssertionError(vm.said())
+
+
+def threads(vm):
+    return [path.read_text().strip() for path in Path(f"/proc/{vm.pid}/task").glob("*/comm")]
+
+
+def wait_prefetched(vm):
     deadline = time.monotonic() + PATIENCE
-    while not pages <= present(vm, snapshot):
+    while "working_set" in threads(vm):
         assert time.monotonic() < deadline and vm.process.poll() is None, vm.said()
         time.sleep(0.01)
 
@@ -313,20 +333,11 @@ def test_pages_are_there_before_the_guest(mayfly, snap):
     assert len(present(vm, snap) & pages) < 2048
     end(vm)
     kept.rename(list_of(snap))
-    vm, api = load(mayfly, snap, resume_vm=False)
-    wait_present(vm, snap, pages)
-    deadline = time.monotonic() + PATIENCE
-    while "working_set" in threads(vm):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    vm, api = load_prefetched(mayfly, snap, pages)
     api.resume()
     vm.send(b"a")
     vm.expect(rb"round 97\b")
     assert "bye" in quit_well(vm)
-
-
-def threads(vm):
-    return [path.read_text().strip() for path in Path(f"/proc/{vm.pid}/task").glob("*/comm")]
 
 
 def test_list_made_by_hand(mayfly, snap):
@@ -335,8 +346,7 @@ def test_list_made_by_hand(mayfly, snap):
     nr = 32 * MIB // PAGE
     for pages in ([], [nr - 1], [0, nr - 1, 7, 7, 64, 63, 128], list(range(nr))[::-1]):
         list_of(snap).write_bytes(make_list(pages, id_of(snap)))
-        vm, api = load(mayfly, snap, resume_vm=False)
-        wait_present(vm, snap, set(pages))
+        vm, api = load_prefetched(mayfly, snap, set(pages))
         assert "bye" in resumed_and_quit(vm, api)
         assert WARNING not in vm.said()
 
