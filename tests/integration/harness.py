@@ -7,12 +7,15 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from mayfly import Api, wait_ready
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "clients/python"))
+
+from mayfly import Api, wait_ready  # noqa: E402 (found by the line above)
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = (ROOT / os.environ.get("BUILD", "build")).resolve()
