@@ -237,7 +237,7 @@ format: ## rewrite the C files in the tree's format
 	@clang-format -i $(C_FILES)
 
 sbom: all ## list what the programs are made of: build/mayfly.spdx.json
-	@scripts/sbom $(BUILD)/mayfly $(BUILD)/mayfly-jailer >$(BUILD)/mayfly.spdx.json
+	@scripts/sbom $(BUILD)/mayfly $(BUILD)/mayfly-jailer $(BUILD)/mayfly-snapshot >$(BUILD)/mayfly.spdx.json
 	@echo "  SBOM    $(BUILD)/mayfly.spdx.json"
 
 install: all ## install into PREFIX (default /usr/local)
