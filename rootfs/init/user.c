@@ -91,7 +91,7 @@ int user_find(int root, const char *spec, struct user *out, struct error *err)
 	int ret = 0;
 
 	*out = (struct user){ .home = "/" };
-	snprintf(name, sizeof(name), "%.*s", (int)(colon - spec), colon > spec ? spec : "0");
+	snprintf(name, sizeof(name), "%.*s", colon > spec ? (int)(colon - spec) : 1, colon > spec ? spec : "0");
 	number = is_id(name, &uid);
 	while (!found && next_line(&rest, column, 6)) {
 		if (!is_id(column[2], &row_uid) || (strcmp(column[0], name) && !(number && row_uid == uid)))
