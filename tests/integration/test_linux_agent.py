@@ -130,14 +130,14 @@ def test_inside(release, image):
     # Nobody but root may touch what is root's; root has podman's capabilities and no others.
     assert container.agent.run("touch", "/etc/passwd", user="wally").code == 1
     for command in (["mount", "-t", "tmpfs", "x", "/tmp"], ["mknod", "/tmp/null", "c", "1", "3"], ["reboot", "-f"], ["ping", "-c1", "127.0.0.1"],
-                    ["date", "-s", "2001-01-01"], ["cat", "/proc/kcore"], ["dmesg", "-c"]):
+                    ["chroot", "/tmp", "/x"], ["cat", "/proc/kcore"], ["dmesg", "-c"]):
         assert container.agent.run(*command).code != 0, command
     # The agent is there, but is no process of the container's; it cannot be killed by one as one of them can.
     before = container.agent.processes()
     assert [comm for *_, comm in before.values()] == ["sleep"]
     ended = container.agent.run("sh", "-c", "kill -9 1; kill -0 1 && echo still there")
     assert ended.out == b"still there\n"
-    assert "no such process" in container.agent.refused("kill", pid=1, signal=9)["error"] or True
+    assert container.agent.refused("kill", pid=1, signal=9)
     assert container.agent.refused("kill", pid=2, signal=9)
     info = container.agent.call("info")
     assert info["main"] == "running" and info["pid"] == str(next(iter(before))) and info["version"] == "1" and int(info["uptime_us"]) > 0
@@ -233,7 +233,7 @@ def test_main_outlives_its_connection(release, image):
     container.first.expect(b"1\n2\n")
     container.first.close()
     # It goes on without us to the end of its numbers.
-    wait_until(lambda: container.shell("cat /proc/$(pidof -s sh)/wchan /dev/null; pidof seq || echo none").endswith("none"), "the end of the output")
+    wait_until(lambda: container.shell("pidof seq || echo none") == "none", "the end of the output")
     second, _ = container.agent.begin("main", attach=1)
     kept = second.expect(b"\n100000\n")
     assert len(kept) <= 65536 and kept.endswith(b"99999\n100000\n")
@@ -249,7 +249,7 @@ def test_a_killed_keeper(release, image):
     container = Container(release, image)
     container.main(*args("trap '' HUP PIPE; echo ready; while ! [ -e /tmp/end ]; do sleep 0.1; done; exit 21"))
     container.first.expect(b"ready\n")
-    pids = container.shell("for p in /proc/[0-9]*; do [ \"$(cat $p/comm)\" = init ] && echo ${p#/proc/}; done; true").split()
+    pids = container.shell("for p in /proc/[0-9]*; do [ \"$(cat $p/comm 2>/dev/null)\" = init ] && echo ${p#/proc/}; done; true").split()
     assert "1" in pids and len(pids) > 2
     try:
         container.agent.run("sh", "-c", f"kill -9 {' '.join(pids)}")
