@@ -64,6 +64,12 @@ void conn_close(struct connection *c);
 
 /* ---- request.c: what the host wants ---- */
 
+/*
+ * request_read - the bytes of all REQUEST frames of a new connection, in *text (NULL before), which the caller frees
+ * Returns 0: they are fields; 1: the connection ended before; a negative errno with err set.
+ */
+int request_read(struct connection *c, char **text, size_t *len, struct error *err);
+
 /* request_serve - read the request of a new connection, do it, answer it, close it. For a process of its own. */
 void request_serve(struct agent *agent, struct connection *c);
 

@@ -96,7 +96,7 @@ char *root_read(int root, const char *path, size_t max, size_t *len)
 	return text;
 }
 
-int write_all(int fd, const void *data, size_t len)
+int write_stream(int fd, const void *data, size_t len)
 {
 	while (len) {
 		ssize_t n = write(fd, data, len);
@@ -162,7 +162,7 @@ int root_write(int root, const char *path, const char *text)
 
 	if (ret)
 		return ret;
-	ret = write_all(file.fd, text, strlen(text));
+	ret = write_stream(file.fd, text, strlen(text));
 	if (!ret && fchmod(file.fd, 0644))
 		ret = -errno;
 	if (!ret)
@@ -179,7 +179,7 @@ static int receive(struct connection *c, int fd, struct error *err)
 	while ((ret = conn_read(c)) > 0 && c->in.type == FRAME_DATA) {
 		if (!c->in.len)
 			return 0;
-		ret = write_all(fd, frame_payload(&c->in), c->in.len);
+		ret = write_stream(fd, frame_payload(&c->in), c->in.len);
 		if (ret)
 			return error_set(err, ret, "writing: %s", strerror(-ret));
 	}

@@ -131,7 +131,7 @@ static int set_up(struct agent *agent, struct error *err)
 	if (ret)
 		return ret;
 	ret = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-	write_all(ret, "-1000", 5);
+	write_stream(ret, "-1000", 5);
 	close(ret);
 	/* Before anybody is told that we are up. */
 	agent->listener = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -141,7 +141,7 @@ static void skip_probing(void)
 {
 	int fd = open("/proc/sys/net/ipv6/conf/" INTERFACE "/accept_dad", O_WRONLY | O_CLOEXEC);
 
-	write_all(fd, "0", 1);
+	write_stream(fd, "0", 1);
 	close(fd);
 }
 

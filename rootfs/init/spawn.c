@@ -27,7 +27,7 @@ static void write_oom_score(int64_t value)
 	char text[8];
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 
-	write_all(fd, text, (size_t)snprintf(text, sizeof(text), "%d", (int)value));
+	write_stream(fd, text, (size_t)snprintf(text, sizeof(text), "%d", (int)value));
 	close(fd);
 }
 
