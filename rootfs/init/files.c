@@ -109,6 +109,14 @@ int write_stream(int fd, const void *data, size_t len)
 	return 0;
 }
 
+void write_setting(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	write_stream(fd, text, strlen(text));
+	close(fd);
+}
+
 int new_file_open(struct new_file *file, int root, const char *path)
 {
 	unsigned int number;
@@ -223,7 +231,6 @@ OPERATION(op_put)
 	int64_t tar = 0, uid = -1, gid = -1;
 	int folder, ret;
 
-	(void)reply;
 	if (!path || !*path)
 		return bad_field(err, request, "path", "a name in the container");
 	if (number_field(request, "tar", 0, 1, &tar, err))
