@@ -212,7 +212,7 @@ class Damaged(ImageError):
 
 def _contents(fd: int, nid: int, path: str) -> tuple[int, bytes]:
     """Mode and bytes of a small file or directory."""
-    head = os.pread(fd, INODE.size, nid * 32)
+    head = os.pread(fd, INODE.size, nid * 32) if nid < 1 << 56 else b""
     if len(head) < INODE.size:
         raise Damaged(path)
     layout, xattrs, mode, _, size, block, *_ = INODE.unpack(head)

@@ -96,7 +96,7 @@ def write(tree: Tree, output: str, work: str, size: int, progress: Callable[[int
                           input=marshal.dumps(stage.orders), capture_output=True)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        if any(sign in line for line in said for sign in ("allocate block", "o space", "too small")):
+        if any(sign in line for line in said for sign in ("allocate block", "o space", "enough space", "too small", "too big", "lower inode count")):
             raise ImageError(f"the image does not fit into {human(size)}; --size {-(-(used + used // 4) // MIB) + 16}M would do")
         raise ImageError(f"mke2fs failed: {show(said[-1]) if said else f'status {done.returncode}'}")
     _settle(programs[2], tree, output, environment)

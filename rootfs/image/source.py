@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -175,12 +176,33 @@ class Registry:
                 if self.options.pull or not read_json(f"{self.path}/mayfly.json"):
                     self._fetch()
             self.folder = self._layout(self.path)
-        return self.folder.image()
+        try:
+            return self.folder.image()
+        except ImageError:
+            self._forget_damaged()
+            raise
 
     def fill(self, tree: Tree) -> None:
-        self.image()
-        assert self.folder
-        self.folder.fill(tree)
+        image = self.image()
+        try:
+            apply_layers(tree, image, self.options)
+        except ImageError:
+            self._forget_damaged()
+            raise
+
+    def _forget_damaged(self) -> None:
+        """What the disk has spoilt is fetched again the next time."""
+        for name in read_json(f"{self.path}/mayfly.json").get("blobs", []):
+            path = self.cache.path("blobs/sha256", name)
+            try:
+                blob = open_file(path, path)
+                blob.digest = f"sha256:{name}"
+                for _ in blob.verified():
+                    pass
+            except ImageError:
+                shutil.rmtree(self.path, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
 
     def _layout(self, path: str) -> OciFolder:
         options = Options(self.options.limits, self.options.progress, platform=self.options.platform)

@@ -74,7 +74,7 @@ class Tar:
         if not header and self.vouched:
             return None
         if len(header) < BLOCK:
-            raise self.error("the archive ends behind it without an end mark")
+            raise ImageError(f"{self.where}: the archive ends after {self.count} entries without an end mark, so it is cut, or no tar")
         if header.strip(b"\0"):
             total = sum(header) - sum(header[148:156]) + 8 * 32
             if self._octal(header[148:156], "checksum") not in (total, total - 256 * sum(b > 127 for b in header[:148] + header[156:])):
