@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import config, erofs, ext4
 from .cache import BUILDER, Cache, write_atomically
 from .limits import ImageError, human
 from .source import Options, Source, facts
 from .stream import Budget
-from .tree import Spool, Tree
+
+if TYPE_CHECKING:
+    from .tree import Tree
 
 
 class Format:
@@ -25,6 +24,8 @@ class Format:
 
 def build(source: Source, output: str, work: str, form: Format, options: Options) -> dict[str, Any]:
     """Write the image to output, a new file. work: a folder for temporary files. Returns what is known of the image."""
+    from . import config
+    from .tree import Spool, Tree
     begun = time.monotonic()
     image = source.image()
     text = config.encode(config.fields(image.config))
@@ -50,6 +51,7 @@ def build(source: Source, output: str, work: str, form: Format, options: Options
 
 
 def _erofs(tree: Tree, output: str, options: Options) -> None:
+    from . import erofs
     with open(output, "xb") as file:
         writer = erofs.Writer(tree, file, options.progress.add)
         options.progress.start("writing the image", writer.plan())
@@ -57,6 +59,10 @@ def _erofs(tree: Tree, output: str, options: Options) -> None:
 
 
 def _ext4(tree: Tree, output: str, work: str, form: Format, options: Options) -> None:
+    import shutil
+    import tempfile
+
+    from . import ext4
     stage = tempfile.mkdtemp(dir=work, prefix="ext4-")
     try:
         options.progress.start("writing the image", 0)
@@ -67,6 +73,8 @@ def _ext4(tree: Tree, output: str, work: str, form: Format, options: Options) ->
 
 def build_to(source: Source, output: str, form: Format, options: Options) -> dict[str, Any]:
     """build -o: the file is there when it is complete, or as it was before."""
+    import shutil
+    import tempfile
     folder = os.path.dirname(os.path.abspath(output))
     if os.path.exists(output) and not os.path.isfile(output):
         raise ImageError(f"{output}: not a regular file, so no image is written there")
@@ -90,6 +98,7 @@ def get(source: Source, name: str, form: Format, options: Options, cache: Cache)
     key = cache.key(digest, form.is_ext4, form.size)
     if path := cache.hit(key, form.is_ext4):
         return {"path": path, "digest": digest, "built": False}
+    import shutil
     with cache.lock(key, lambda: options.progress.note(f"{name} is being built already, waiting for that")):
         if path := cache.hit(key, form.is_ext4):
             return {"path": path, "digest": digest, "built": False}

@@ -14,7 +14,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import time
 from typing import Any, Callable, Iterator
 
@@ -63,6 +62,7 @@ def remove(path: str) -> int:
     """Remove a file or folder of the cache; returns the bytes that this gives back."""
     size = disk_bytes(path)
     if os.path.isdir(path) and not os.path.islink(path):
+        import shutil
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(FileNotFoundError):
@@ -130,12 +130,14 @@ class Cache:
         found = []
         for entry in os.scandir(self.path("built")):
             key, _, end = entry.name.partition(".")
-            if end != "json":
+            facts = read_json(entry.path) if end == "json" else {}
+            if "digest" not in facts:
                 continue
-            facts = read_json(entry.path)
             path = self.built(key, facts.get("format") == "ext4")
-            if facts and os.path.exists(path):
-                found.append({**facts, "key": key, "path": path, "disk": disk_bytes(path), "used": entry.stat().st_mtime})
+            with contextlib.suppress(FileNotFoundError):  # somebody else prunes
+                # Asked for here, or read by a microVM (to a day: relatime).
+                used = max(entry.stat().st_mtime, os.stat(path).st_atime)
+                found.append({**facts, "key": key, "path": path, "disk": disk_bytes(path), "used": used})
         return sorted(found, key=lambda image: (-image["used"], image["key"]))
 
     def prune(self, everything: bool, keep: int | None) -> tuple[int, int]:
@@ -163,8 +165,8 @@ class Cache:
     def _leftovers(self) -> list[int]:
         gone = [remove(entry.path) for entry in os.scandir(self.path("work")) if not self.busy(entry.name.partition(".")[0])]
         for entry in os.scandir(self.path("built")):
-            key, _, end = entry.name.partition(".")
-            if end != "json" and not os.path.exists(self.path("built", f"{key}.json")) and not self.busy(key):
+            key = entry.name.partition(".")[0]
+            if "digest" not in read_json(self.path("built", f"{key}.json")) and not self.busy(key):
                 gone.append(remove(entry.path))
         for entry in os.scandir(self.path("sources")):
             if time.time() - entry.stat().st_mtime > 90 * 86400 or entry.name.endswith(".part"):

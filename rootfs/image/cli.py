@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("source", metavar="SOURCE")
             sub.add_argument("--tag", default="", metavar="TAG", help="which image of a layout or archive")
             sub.add_argument("--platform", default="linux/amd64", metavar="OS/ARCH", help="of an image for several (default linux/amd64)")
-            sub.add_argument("--max-size", type=parse_size, default=Limits.size, metavar="SIZE",
+            sub.add_argument("--max-size", type=parse_size, default=16 << 30, metavar="SIZE",
                              help="refuse what unpacks to more (default 16G)")
             sub.add_argument("--pull", action="store_true", help="ask the registry again, even when its image is in the cache")
         sub.add_argument("--cache", metavar="DIR",

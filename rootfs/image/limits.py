@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 MIB = 1 << 20
 NAME_BYTES = 255  # one component, as in Linux
 PATH_BYTES = 4095
@@ -18,13 +16,14 @@ class ImageError(Exception):
     """One sentence: what is wrong, where, and what would be accepted."""
 
 
-@dataclass(frozen=True)
 class Limits:
-    size: int = 16 << 30  # bytes unpacked, and bytes of all files
-    layers: int = 512
-    entries: int = 1_000_000
-    metadata: int = 256 * MIB  # names, link targets and attributes
-    steps: int = 100_000_000  # components looked up: about a minute
+    layers = 512
+    entries = 1_000_000
+    metadata = 256 * MIB  # names, link targets and attributes
+    steps = 100_000_000  # components looked up: about a minute
+
+    def __init__(self, size: int) -> None:
+        self.size = size  # bytes unpacked, and bytes of all files
 
 
 def show(value: bytes | str) -> str:

@@ -7,11 +7,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import stat
-import subprocess
-import tempfile
-import threading
 from typing import Any, Protocol
 
 from . import directory
@@ -89,6 +85,7 @@ class File:
         if chunks is None and head[:2] != b"\x1f\x8b" and head[:4] != b"\x28\xb5\x2f\xfd":
             return blob
         self.options.progress.start("unpacking the archive", blob.size)
+        import tempfile
         spool = Spool(tempfile.gettempdir())
         reader = Reader(decompress(blob.verified(self.options.progress.add), self.path), self.path, Budget(self.options.limits.size))
         while data := reader.some(1 << 20):
@@ -192,6 +189,7 @@ class Registry:
 
     def _forget_damaged(self) -> None:
         """What the disk has spoilt is fetched again the next time."""
+        import shutil
         for name in read_json(f"{self.path}/mayfly.json").get("blobs", []):
             path = self.cache.path("blobs/sha256", name)
             try:
@@ -209,6 +207,7 @@ class Registry:
         return OciFolder(path, self.cache.path("blobs"), options)
 
     def _fetch(self) -> None:
+        import shutil
         if not shutil.which("skopeo"):
             raise ImageError(f"{self.name}: no such file, and as the name of a registry's image it needs skopeo (apt-get install skopeo)")
         os_name, architecture, *variant = self.options.platform.split("/")
@@ -227,6 +226,8 @@ class Registry:
 
     def _run(self, command: list[str]) -> None:
         """skopeo says nothing of its progress that could be shown, but the cache grows."""
+        import subprocess
+        import threading
         progress, blobs = self.options.progress, self.cache.path("blobs")
         before = seen = disk_bytes(blobs)
         progress.start(f"fetching {self.name}", 0)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import threading
 import zlib
 from typing import Callable, Iterator
 
@@ -71,6 +69,8 @@ def gunzip(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
 
 def unzstd(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
     """Through the zstd program, which may use 128 MiB for its window."""
+    import subprocess
+    import threading
     try:
         process = subprocess.Popen(["zstd", "-dcq", "--memory=128MB"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                    stderr=subprocess.DEVNULL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from typing import IO, Iterator
 
 from .limits import DEPTH, NAME_BYTES, SYMLINK_HOPS, ImageError, Limits, show
@@ -42,6 +41,7 @@ class Spool:
     """The contents of files until it is known which of them the image has: a file without a name, with holes for zeros."""
 
     def __init__(self, directory: str) -> None:
+        import tempfile  # here, because a hit in the cache needs none of it (so elsewhere in this package)
         self.file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)
         self.fd = self.file.fileno()
         self.end = 0

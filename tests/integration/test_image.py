@@ -336,7 +336,8 @@ def test_reproducible(tmp_path, layout):
         program = other / "bin/mayfly-image"
         shutil.copytree(ROOT / "rootfs/image", other / "lib/mayfly/image", ignore=shutil.ignore_patterns("__pycache__"))
         program.parent.mkdir()
-        shutil.copy(PROGRAM, program)
+        shutil.copy(PROGRAM, other / "lib/mayfly")
+        program.symlink_to("../lib/mayfly/mayfly-image")
         before = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
         for args in ([], ["--ext4"], ["--ext4", "--size", "64M"]):
             built(layout.path, tmp_path / "one", *args)
@@ -521,7 +522,8 @@ def test_prune(tmp_path):
 
     assert prune() == prune("--all") == [True] * 4
     for i, age in enumerate((4000, 1000, 3000, 2000)):
-        os.utime(paths[i].with_suffix(".json"), (time.time() - age,) * 2)
+        os.utime(paths[i].with_suffix(".json"), (time.time() - 5000,) * 2)
+        os.utime(paths[i], (time.time() - age,) * 2)
     assert prune("--keep", "2200K") == [False, True, False, True]
     facts = json.loads(paths[1].with_suffix(".json").read_text())
     paths[1].with_suffix(".json").write_text(json.dumps({**facts, "builder": 0}))
@@ -578,7 +580,7 @@ def test_registry(tmp_path, registry):
     newer = get("one:1", cache, "--pull", **environment)
     assert newer["built"] and newer["path"] != first["path"]
     assert "copy" in (place / "log").read_text() and "--override-arch=amd64" in (place / "log").read_text()
-    for file in [*cache.glob("built/*.json"), *cache.glob("blobs/sha256/*")]:
+    for file in [*cache.glob("built/*"), *cache.glob("blobs/sha256/*")]:
         os.utime(file, (time.time() - 1000,) * 2)
     image_tool("prune", "--cache", cache)
     assert len(list((cache / "blobs/sha256").iterdir())) == 1 + 2 * 3  # what only the older one:1 had is gone

@@ -236,12 +236,10 @@ def test_512_layers(tmp_path, layout):
 
 SMALLER = """
 import sys
-from dataclasses import dataclass
 sys.path.insert(0, sys.argv.pop(1))
 from image import cli
-@dataclass(frozen=True)
 class Smaller(cli.Limits):
-    {limit}: int = {value}
+    {limit} = {value}
 cli.Limits = Smaller
 sys.exit(cli.main())
 """
@@ -525,7 +523,7 @@ for _ in range(600):
             if data[at + 257:at + 262] == b"ustar":
                 data[at + 148:at + 156] = b"%06o\\0 " % (sum(data[at:at + 148]) + 256 + sum(data[at + 156:at + 512]))
     spool = Spool(sys.argv[2])
-    limits = Limits(size=64 << 20)
+    limits = Limits(64 << 20)
     tree = Tree(spool, limits, Budget(limits.size))
     try:
         for part in (bytes(data), seed):
@@ -543,8 +541,9 @@ for _ in range(600):
     spool.close()
 assert built > 20 and refused > 20, (built, refused)
 """
-    seed = layer(directory("a"), entry("a/b", b"x" * 700), symlink("l", "a"), hard_link("h", "a/b"), entry("l/c", b"y", pax={"SCHILY.xattr.user.a": "b", "mtime": "12.5"}),
-                 entry("a/.wh.b"), device("n", 1, 3), entry("d/.wh..wh..opq"), entry("p/" * 60 + "long", b"z"), sparse_header([(0, 3), (8192, 2)], 9000, 5), padded(b"12345"),
+    seed = layer(directory("a"), entry("a/b", b"x" * 700), symlink("l", "a"), hard_link("h", "a/b"), device("n", 1, 3),
+                 entry("l/c", b"y", pax={"SCHILY.xattr.user.a": "b", "mtime": "12.5"}), entry("a/.wh.b"), entry("d/.wh..wh..opq"),
+                 entry("p/" * 60 + "long", b"z"), sparse_header([(0, 3), (8192, 2)], 9000, 5), padded(b"12345"),
                  entry("s", b"1\n0\n3\n".ljust(512, b"\0") + b"abc", pax={**PAX_SPARSE, "GNU.sparse.realsize": "9000"}))
     value = random.randrange(1 << 30)
     done = subprocess.run(["/usr/bin/python3", "-c", code, str(value), tmp_path], input=seed, capture_output=True, timeout=120, preexec_fn=limited)
