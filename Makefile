@@ -248,7 +248,7 @@ install: all ## install into PREFIX (default /usr/local)
 	install -d $(DESTDIR)$(PREFIX)/lib/mayfly/image
 	install -m 0755 rootfs/mayfly-image $(DESTDIR)$(PREFIX)/lib/mayfly/mayfly-image
 	install -m 0644 rootfs/image/*.py $(DESTDIR)$(PREFIX)/lib/mayfly/image
-	/usr/bin/python3 -m compileall -q -s "$(DESTDIR)" $(DESTDIR)$(PREFIX)/lib/mayfly/image
+	/usr/bin/python3 -m compileall -q -s "$(DESTDIR)" -p / $(DESTDIR)$(PREFIX)/lib/mayfly/image
 	ln -sf ../lib/mayfly/mayfly-image $(DESTDIR)$(PREFIX)/bin/mayfly-image
 	for k in $(wildcard $(BUILD)/kernel/vmlinux-up $(BUILD)/kernel/vmlinux-smp); do \
 		install -D -m 0644 $$k $(DESTDIR)$(PREFIX)/lib/mayfly/$$(basename $$k); done

@@ -94,6 +94,7 @@ def build_to(source: Source, output: str, form: Format, options: Options) -> dic
 
 def get(source: Source, name: str, form: Format, options: Options, cache: Cache) -> dict[str, Any]:
     """The path of the cached image, built when it is not there yet; one of many at the same time builds, the others wait."""
+    cache.create()
     digest = source.digest(cache)
     key = cache.key(digest, form.is_ext4, form.size)
     if path := cache.hit(key, form.is_ext4):
@@ -108,6 +109,8 @@ def get(source: Source, name: str, form: Format, options: Options, cache: Cache)
         os.mkdir(work, 0o700)
         try:
             result = build(source, f"{work}/image", work, form, options)
+            if (result["digest"] or source.digest(cache)) != digest:
+                raise ImageError(f"{name}: changed while it was read")
             _settle(f"{work}/image")
             os.replace(f"{work}/image", path)
         finally:

@@ -73,12 +73,14 @@ def remove(path: str) -> int:
 class Cache:
     def __init__(self, root: str) -> None:
         self.root = root
+
+    def create(self) -> None:
+        """Make its folders; whoever builds a local image into a file of their own needs none."""
         try:
-            os.makedirs(root, mode=0o700, exist_ok=True)
-            for name in ("built", "blobs/sha256", "refs", "sources", "locks", "work"):
-                os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
+            for name in ("", "built", "blobs", "blobs/sha256", "refs", "sources", "locks", "work"):
+                os.makedirs(os.path.join(self.root, name), mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ImageError(f"{root}: {error.strerror}; the image cache needs to be a folder that can be written") from None
+            raise ImageError(f"{self.root}: {error.strerror}; the image cache needs to be a folder that can be written") from None
 
     def path(self, *names: str) -> str:
         return os.path.join(self.root, *names)

@@ -131,9 +131,15 @@ def inspect(args: argparse.Namespace) -> None:
         print(f"{name.replace('_', ' '):12} {shown}")
 
 
-def list_images(args: argparse.Namespace) -> None:
+def existing_cache(args: argparse.Namespace) -> Any:
     from .cache import Cache, default_root
-    images = Cache(args.cache or default_root()).images()
+    cache = Cache(args.cache or default_root())
+    cache.create()
+    return cache
+
+
+def list_images(args: argparse.Namespace) -> None:
+    images = existing_cache(args).images()
     if args.json:
         say(images)
         return
@@ -145,8 +151,7 @@ def list_images(args: argparse.Namespace) -> None:
 
 
 def prune(args: argparse.Namespace) -> None:
-    from .cache import Cache, default_root
-    count, size = Cache(args.cache or default_root()).prune(args.all, args.keep)
+    count, size = existing_cache(args).prune(args.all, args.keep)
     if args.json:
         say({"removed": count, "bytes": size})
     else:
@@ -154,7 +159,8 @@ def prune(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that temporary files go
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))  # so that temporary files go
     try:
         args = parser().parse_args()
         commands = {"build": build_or_get, "get": build_or_get, "inspect": inspect, "list": list_images, "prune": prune}

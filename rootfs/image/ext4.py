@@ -21,6 +21,7 @@ if __name__ != "__main__":
 
 UUID = "6d617966-6c79-4000-8000-696d61676534"
 TIME = "1735689600"  # what the file system itself says of its making
+TOO_SMALL = ("allocate block", "o space", "enough space", "too small", "too big", "lower inode count")  # how mke2fs says it
 FIRST_INODE = 11  # lost+found; those before belong to the file system
 
 
@@ -96,7 +97,7 @@ def write(tree: Tree, output: str, work: str, size: int, progress: Callable[[int
                           input=marshal.dumps(stage.orders), capture_output=True)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        if any(sign in line for line in said for sign in ("allocate block", "o space", "enough space", "too small", "too big", "lower inode count")):
+        if any(sign in line for line in said for sign in TOO_SMALL):
             raise ImageError(f"the image does not fit into {human(size)}; --size {-(-(used + used // 4) // MIB) + 16}M would do")
         raise ImageError(f"mke2fs failed: {show(said[-1]) if said else f'status {done.returncode}'}")
     _settle(programs[2], tree, output, environment)
@@ -112,8 +113,8 @@ def _settle(debugfs: str, tree: Tree, output: str, environment: dict[str, str]) 
     total = int(next(line.split()[-1] for line in used.splitlines() if line.startswith("Inode count:")))
     for number in range(FIRST_INODE, total - free + 1):
         lines += [f"sif <{number}> ctime @{TIME}", f"sif <{number}> ctime_extra 0"]
-    done = subprocess.run([debugfs, "-w", "-f", "-", output], env=environment, input="\n".join(lines) + "\n", capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run([debugfs, "-w", "-f", "-", output], env=environment, input="\n".join(lines) + "\n", capture_output=True,
+                          text=True, check=False)
     if done.returncode:
         raise ImageError(f"debugfs failed: {show(done.stderr.strip().splitlines()[-1])}")
 

@@ -169,6 +169,7 @@ class Registry:
 
     def image(self) -> Image:
         if self.folder is None:
+            self.cache.create()
             with self.cache.lock(self.key, lambda: self.options.progress.note(f"{self.name} is being fetched already, waiting for that")):
                 if self.options.pull or not read_json(f"{self.path}/mayfly.json"):
                     self._fetch()

@@ -345,7 +345,7 @@ def test_reproducible(tmp_path, layout):
                                                                               f"XDG_DATA_HOME={other}/data", *before])
             assert (tmp_path / "one").read_bytes() == (other / "two").read_bytes(), args
             (other / "two").unlink()
-        assert sorted(path.name for path in other.iterdir()) == ["bin", "data", "layout", "lib"]
+        assert sorted(path.name for path in other.iterdir()) == ["bin", "layout", "lib"]
 
 
 def test_ext4(tmp_path, layout):
@@ -659,6 +659,16 @@ def test_outputs(tmp_path, layout):
     assert "--ext4" in refused("build", layout.path, "-o", output, "--size", "1G")
     assert "--platform" in refused("build", layout.path, "-o", output, "--platform", "linux")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image", "layout"]
+
+
+def test_without_a_home(tmp_path, layout):
+    """No cache is needed, nor made, for a local image and a file to write; get says what it needs."""
+    layout.add([EVERYTHING]).write()
+    (tmp_path / "file").touch()
+    for source in (layout.path, layout.archive(tmp_path / "a.tar")):
+        built(source, tmp_path / "image", XDG_DATA_HOME="/proc/nowhere")
+        assert image_tool("inspect", source, XDG_DATA_HOME="/proc/nowhere").code == 0
+    assert "needs to be a folder that can be written" in refused("get", layout.path, "--cache", tmp_path / "file/cache")
 
 
 def test_tar_of_python(tmp_path):
