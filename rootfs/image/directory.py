@@ -29,7 +29,7 @@ class Found:
 
 def walk(path: str) -> Iterator[Found]:
     """Everything below path in a fixed order; sockets are left out, since nobody listens on them in a guest."""
-    root = os.open(path, OPEN | os.O_DIRECTORY)
+    root = os.open(os.path.realpath(path), OPEN | os.O_DIRECTORY)
     way: list[tuple[int, tuple[bytes, ...], Iterator[bytes]]] = [(root, (), names(root))]
     try:
         while way:

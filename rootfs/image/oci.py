@@ -73,9 +73,11 @@ class Archive:
         self.links: dict[str, str] = {}
         reader = FileReader(blob.fd, blob.size)
         tar = Tar(reader, blob.name, vouched=True)
+        names = 0
         for entry in tar:
-            if tar.count > limits.entries:
-                raise tar.error(f"the archive has more than {limits.entries} entries")
+            names += len(entry.name) + len(entry.target)
+            if tar.count > limits.entries or names > limits.metadata:
+                raise tar.error(f"the archive has more than {limits.entries} entries, or names of more than {limits.metadata >> 20} MiB")
             name = normal(entry.name.decode("utf-8", "replace"))
             self.members.pop(name, None)
             self.links.pop(name, None)

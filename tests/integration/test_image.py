@@ -115,7 +115,8 @@ def test_directory(tmp_path):
         file.seek(30 << 20)
         file.write(b"here")
     os.mknod(root / "socket", stat.S_IFSOCK | 0o600)
-    facts = built(root, tmp_path / "image")
+    (tmp_path / "way").symlink_to("root")
+    facts = built(tmp_path / "way", tmp_path / "image")
     tree = contents(tmp_path / "image", tmp_path / "tree")
     assert names(tree) == {"bin", "bin/tool", "same", "out", "loop", "pipe", "sparse"}
     assert tree["bin/tool"][:3] == ("-rwsr-xr-x", 0, 0) and tree["out"][3] == "/etc/shadow"

@@ -259,6 +259,11 @@ def test_limits(tmp_path, layout, limit, value, parts, expected):
     done = subprocess.run(["/usr/bin/python3", "-c", code, ROOT / "rootfs", "build", layout.path, "-o", tmp_path / "image"], capture_output=True,
                           text=True, timeout=60)
     assert done.returncode == 1 and expected in done.stderr and not (tmp_path / "image").exists(), done
+    if limit != "steps":
+        (tmp_path / "root.tar").write_bytes(layer(*parts))
+        done = subprocess.run(["/usr/bin/python3", "-c", code, ROOT / "rootfs", "build", tmp_path / "root.tar", "-o", tmp_path / "image"],
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and " more than " in done.stderr, done
     built(layout.path, tmp_path / "image")
 
 
