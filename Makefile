@@ -255,7 +255,7 @@ proofs: ## prove the files that take a guest's numbers free of undefined behavio
 	@tests/proofs/run
 	@tests/proofs/run --self-test
 
-lint: ## clang-format, clang-tidy, cppcheck, shellcheck
+lint: ## clang-format, clang-tidy, cppcheck, shellcheck, mypy
 	@scripts/lint "$(C_FILES)" "$(SHELL_FILES)" -- $(CSTD) $(filter-out -DMAYFLY%,$(CPPFLAGS))
 
 format: ## rewrite the C files in the tree's format
@@ -270,6 +270,11 @@ install: all ## install into PREFIX (default /usr/local)
 	install -D -m 0755 $(BUILD)/mayfly-seccompiler $(DESTDIR)$(PREFIX)/bin/mayfly-seccompiler
 	install -D -m 0755 $(BUILD)/mayfly-snapshot $(DESTDIR)$(PREFIX)/bin/mayfly-snapshot
 	install -D -m 0755 $(BUILD)/mayfly-jailer $(DESTDIR)$(PREFIX)/bin/mayfly-jailer
+	install -d $(DESTDIR)$(PREFIX)/lib/mayfly/image
+	install -m 0755 rootfs/mayfly-image $(DESTDIR)$(PREFIX)/lib/mayfly/mayfly-image
+	install -m 0644 rootfs/image/*.py $(DESTDIR)$(PREFIX)/lib/mayfly/image
+	/usr/bin/python3 -m compileall -q -s "$(DESTDIR)" -p / $(DESTDIR)$(PREFIX)/lib/mayfly/image
+	ln -sf ../lib/mayfly/mayfly-image $(DESTDIR)$(PREFIX)/bin/mayfly-image
 	for k in $(wildcard $(BUILD)/kernel/vmlinux-up $(BUILD)/kernel/vmlinux-smp $(BUILD)/images/container-initrd.cpio); do \
 		install -D -m 0644 $$k $(DESTDIR)$(PREFIX)/lib/mayfly/$$(basename $$k); done
 
