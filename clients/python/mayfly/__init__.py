@@ -8,5 +8,7 @@ from mayfly.jailer import Bind, Jail, Jailed
 from mayfly.process import Ended, Mayfly, wait_ready
 from mayfly.sockets import connect, connect_to, vsock_connect
 
+__version__ = "0.1.0"
+
 __all__ = ["Agent", "AgentError", "AgentTimeout", "Answer", "Api", "ApiError", "Bind", "Command", "DialOut", "Ended", "Events", "Info", "Jail",
            "Jailed", "Mayfly", "Process", "ProcessInfo", "connect", "connect_to", "vsock_connect", "wait_ready"]
