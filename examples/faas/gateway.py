@@ -7,6 +7,7 @@ import argparse
 import http.server
 import json
 import os
+import queue
 import re
 import resource
 import select
@@ -111,7 +112,7 @@ def _receive(stream: socket.socket, data: bytes, most: int, until: float, enough
 
 
 class Instance:
-    """A microVM for one request: a fork of a zygote's, ended by discard()."""
+    """A microVM for one request: a fork of a zygote's, ended by kill() and bury()."""
 
     def __init__(self, name: str, pid: int, uds_path: Path, parents: Sequence[int]):
         self.pid, self.uds_path = pid, uds_path
@@ -125,18 +126,20 @@ class Instance:
             os.close(self.pidfd)
             raise Failed(502, f"{name}: the zygote names a process that is none of its copies")
 
-    def discard(self) -> None:
-        """End it, whatever it does; returns when it is gone, and its socket."""
+    def kill(self) -> None:
+        """End it, whatever it does."""
         try:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-            poll = select.poll()
-            poll.register(self.pidfd, select.POLLIN)
-            poll.poll(10_000)
         except ProcessLookupError:
             pass
-        finally:
-            os.close(self.pidfd)
-            self.uds_path.unlink(missing_ok=True)
+
+    def bury(self) -> None:
+        """Wait until it is gone, and remove its socket."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.poll(10_000)
+        os.close(self.pidfd)
+        self.uds_path.unlink(missing_ok=True)
 
 
 def _parent_of(pid: int) -> int:
@@ -231,8 +234,11 @@ class Service:
     def __init__(self, function: Function):
         self.function = function
         self.zygote: Optional[Zygote] = None
+        self.not_before, self.pause = 0.0, 1.0  # seconds
         self.free = threading.BoundedSemaphore(function.instances)
         self.lock = threading.Lock()
+        self.ended: queue.SimpleQueue[Optional[Instance]] = queue.SimpleQueue()
+        threading.Thread(target=self.bury, daemon=True).start()
         self.figures = {"requests": 0, "failed": 0, "function_microseconds": 0, "live": 0, "memory_kib": 0}
 
     def count(self, **changes: int) -> None:
@@ -244,30 +250,34 @@ class Service:
         """By a microVM that is there for nothing else. weigh: note what memory it had for itself at the end."""
         if not self.free.acquire(timeout=self.function.seconds):
             raise Failed(503, f"{self.function.name}: {self.function.instances} requests are under way")
+        self.count(requests=1, live=1)
+        instance: Optional[Instance] = None
         try:
-            self.count(requests=1, live=1)
-            reply = self._answer(method, path, body, weigh)
+            zygote = self.zygote
+            if not zygote:
+                raise Failed(503, f"{self.function.name}: is being started")
+            instance = zygote.fork()
+            reply = converse(instance.uds_path, method, path, body, self.function.seconds)
+            if weigh:
+                self.figures["memory_kib"] = _own_memory(instance.pid)
             self.count(function_microseconds=reply.microseconds)
             return reply
         except Failed:
             self.count(failed=1)
             raise
         finally:
+            if instance:
+                instance.kill()
+            self.ended.put(instance)
+
+    def bury(self) -> None:
+        """The kernel takes its time to take a microVM apart, which no client should wait for. Its place is free again when it is gone."""
+        while True:
+            instance = self.ended.get()
+            if instance:
+                instance.bury()
             self.count(live=-1)
             self.free.release()
-
-    def _answer(self, method: str, path: str, body: bytes, weigh: bool) -> Reply:
-        zygote = self.zygote
-        if not zygote:
-            raise Failed(503, f"{self.function.name}: is being started")
-        instance = zygote.fork()
-        try:
-            reply = converse(instance.uds_path, method, path, body, self.function.seconds)
-            if weigh:
-                self.figures["memory_kib"] = _own_memory(instance.pid)
-            return reply
-        finally:
-            instance.discard()
 
 
 def _own_memory(pid: int) -> int:
@@ -298,6 +308,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """One connection of a client's."""
     protocol_version = "HTTP/1.1"
     timeout = 60
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body in one packet
     server: Gateway
 
     def serve(self) -> None:
@@ -312,6 +324,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
         self.wfile.write(reply.body)
+        self.wfile.flush()
 
     do_GET = do_POST = do_PUT = do_DELETE = serve
 
@@ -339,9 +352,12 @@ def keep_going(services: Sequence[Service], folder: Path, programs: Path, stop: 
             if service.zygote and not service.zygote.is_alive():
                 service.zygote.close()
                 service.zygote = None
-            if not service.zygote and not stop.is_set():
+            if not service.zygote and not stop.is_set() and time.monotonic() >= service.not_before:
+                # What does not start is tried again after 1, 2, 4 … 64 s.
+                service.not_before, service.pause = time.monotonic() + service.pause, min(64, service.pause * 2)
                 try:
                     service.zygote = Zygote(service.function, number, folder, programs)
+                    service.pause = 1.0
                     print(f"gateway: {service.function.name} is ready", flush=True)
                 except (Ended, ApiError, Failed, OSError, ValueError) as error:
                     print(f"gateway: {service.function.name} does not start: {error}", flush=True)
