@@ -36,6 +36,7 @@ LONGEST_HEAD = 128
 BOOT_PATIENCE = float(os.environ.get("FAAS_BOOT_SECONDS", "60"))
 PARENT_CGROUP = f"faas-{os.getpid()}"
 VMM_MEMORY = 16 << 20  # what Mayfly itself needs for one microVM, generously
+SETTLE = 0.1  # seconds in which the guest comes to rest, so that no copy has to finish what the zygote had begun
 FIRST_UID = 60000  # as root each function has a user of its own, from here on
 GUEST_COMMAND = "mount -t erofs -o ro /dev/vdb /mnt && exec /mnt/start"
 
@@ -190,6 +191,7 @@ class Zygote:
         converse(uds_path, "WARM", "/", b"", function.seconds, wait=BOOT_PATIENCE)
         for request in function.warm:
             converse(uds_path, "POST", request.get("path", "/"), request.get("body", "").encode(), BOOT_PATIENCE)
+        time.sleep(SETTLE)
         vm.pause()
 
     def fork(self) -> Instance:

@@ -142,7 +142,7 @@ def execute(peer, pairs, said, _folder):
         child = subprocess.Popen(argv, stdin=subprocess.PIPE if "stdin" in said else subprocess.DEVNULL, stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, env=env, cwd=said.get("cwd"), start_new_session=True)
     except OSError as error:
-        return peer.send(reply(error=f"{argv[0]}: {error.strerror}"))
+        return peer.send(reply(error=f"{argv[0]}: {error.strerror}", code=127))
     peer.send(reply(ok=1, pid=child.pid))
     streams = {child.stdout: STDOUT, child.stderr: STDERR}
     try:

@@ -71,8 +71,10 @@ class DialOut:
             raise AgentTimeout(f"no agent called within {timeout} s") from None
 
     def agent(self, timeout: float = PATIENCE) -> Agent:
-        """The agent that calls; its connection is used for what is asked first."""
-        return Agent(self.uds_path, self.port, first=self.accept(timeout))
+        """The agent that calls; its connection is used for what is asked first. Nobody is listened to after it: that would be a program in the guest."""
+        first = self.accept(timeout)
+        self.close()
+        return Agent(self.uds_path, self.port, first=first)
 
     def close(self) -> None:
         self._listener.close()
@@ -183,9 +185,13 @@ class Agent:
             raise
         return Process(connection, command.args, pid, ("stdin", 1) in more or ("attach", 1) in more, self.patience)
 
-    def kill(self, pid: Union[int, str], signal: int, all: bool = False) -> None:  # pylint: disable=redefined-builtin
-        """Send a signal to a process, or to "main"; all: to those that it has started as well."""
-        self.ask("kill", ("pid", pid), ("signal", int(signal)), *([("all", 1)] if all else []))
+    def kill(self, pid: Union[int, str], signal: int) -> None:
+        """Send a signal to a process, or to "main"; at once, whatever that process's own connection waits for."""
+        self.ask("kill", ("pid", pid), ("signal", int(signal)))
+
+    def kill_all(self, signal: int) -> None:
+        """Send a signal to all of the container's processes."""
+        self.ask("kill", ("all", 1), ("signal", int(signal)))
 
     def stop(self, seconds: float = 10, signal: Optional[int] = None) -> Optional[int]:
         """
@@ -244,8 +250,8 @@ class Agent:
     def get_tree(self, path: str, destination: StrPath, limit: int = LARGEST_FILE, most_entries: int = MOST_ENTRIES,
                  timeout: Optional[float] = None) -> None:
         """
-        Copy a directory of the guest into one of ours, which is there. Files, directories and links alone, the caller's own, and nothing
-        outside of the directory, whatever the guest sends; links in it are never followed.
+        Copy a directory of the guest into one of ours, which is there. Files, directories and links alone (FIFOs are left out), the caller's
+        own, and nothing outside of the directory, whatever the guest sends; links in it are never followed.
         """
         deadline, unpacker = Deadline(timeout), Unpacker(destination, limit, most_entries)
         try:

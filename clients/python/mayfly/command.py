@@ -30,6 +30,8 @@ class Command:
     cols: Optional[int] = None
     entrypoint: Optional[Sequence[str]] = None  # of main(): None as in the image, [] for none
     caps: Union[None, str, Sequence[str]] = None  # "all", or names such as "CAP_NET_RAW"
+    ambient: Sequence[str] = ()  # those of them that a user other than root has, too
+    groups: Sequence[str] = ()  # further ones
     no_new_privs: bool = False
     rlimits: Mapping[str, Tuple[int, int]] = field(default_factory=dict)  # {"nofile": (1024, 4096)}
     readonly: bool = False
@@ -47,6 +49,9 @@ class Command:
         said += [(name, 1) for name in ("tty", "no_new_privs", "readonly") if getattr(self, name)]
         if self.caps is not None:
             said.append(("caps", self.caps if isinstance(self.caps, str) else ",".join(self.caps)))
+        if self.ambient:
+            said.append(("ambient", ",".join(self.ambient)))
+        said += [("group", name) for name in self.groups]
         said += [("rlimit", f"{name}={soft}:{hard}") for name, (soft, hard) in self.rlimits.items()]
         if self.umask is not None:
             said.append(("umask", f"{self.umask:04o}"))

@@ -28,7 +28,14 @@ Field = Tuple[str, str]
 
 
 class AgentError(Exception):
-    """What the agent refused, or what a guest did that no agent does; one sentence."""
+    """
+    What the agent refused, or what a guest did that no agent does; one sentence. code: 127 for a command that is not there, 126 for one that
+    cannot be run, otherwise None.
+    """
+
+    def __init__(self, sentence: str, code: Optional[int] = None):
+        super().__init__(sentence)
+        self.code = code
 
 
 class AgentTimeout(AgentError, TimeoutError):
@@ -243,7 +250,7 @@ class Connection:
         fields = Fields.decode(self.receive(deadline, REPLY)[1])
         errors = fields.all("error")
         if errors:
-            raise AgentError(printable(errors[0]))
+            raise AgentError(printable(errors[0]), fields.number("code", 0, 255) if fields.all("code") else None)
         if fields.text("ok") != "1":
             raise AgentError("the guest's answer says neither ok=1 nor error=")
         return fields
