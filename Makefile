@@ -11,8 +11,8 @@ JAILER_SRC := $(sort $(filter-out jailer/main.c,$(wildcard jailer/*.c))) vmm/err
 AGENT_SRC := $(sort $(filter-out rootfs/init/main.c,$(wildcard rootfs/init/*.c))) vmm/error.c vmm/text.c
 SNAPSHOT_TOOL_SRC := $(sort $(wildcard snapshot-tool/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
-C_FILES := $(sort $(wildcard vmm/*.[ch] vmm/*/*.[ch] virtio/*.[ch] api-server/*.[ch] mmds/*.[ch] jailer/*.[ch] snapshot-tool/*.[ch] rootfs/*.c rootfs/init/*.[ch] tests/unit/*.[ch] tests/guest/*.[ch] tests/fuzz/*.[ch] tests/integration/mmds_tap.c tests/integration/attack.c tests/integration/agent_host.c tests/bench/*.c tests/lab/*.c tests/proofs/*.[ch]))
-SHELL_FILES := $(sort $(shell grep -lE '^\#!.*(bash|/sh)' .ci/* tests/* tests/*/* rootfs/* scripts/* 2>/dev/null))
+C_FILES := $(sort $(wildcard vmm/*.[ch] vmm/*/*.[ch] virtio/*.[ch] api-server/*.[ch] mmds/*.[ch] jailer/*.[ch] snapshot-tool/*.[ch] rootfs/*.c rootfs/init/*.[ch] examples/*/*/*.[ch] examples/*/*/*/*.[ch] tests/unit/*.[ch] tests/guest/*.[ch] tests/fuzz/*.[ch] tests/integration/mmds_tap.c tests/integration/attack.c tests/integration/agent_host.c tests/bench/*.c tests/lab/*.c tests/proofs/*.[ch]))
+SHELL_FILES := $(sort $(shell grep -lE '^\#!.*(bash|/sh)' .ci/* tests/* tests/*/* rootfs/* scripts/* examples/*/* 2>/dev/null))
 
 MULTIARCH := $(shell gcc -print-multiarch 2>/dev/null)
 CPPFLAGS := -I. -Ivmm -Ivirtio -Iapi-server -Irootfs/init -D_GNU_SOURCE -DMAYFLY_VERSION='"$(VERSION)"'
@@ -63,7 +63,7 @@ SNAPSHOT_TOOL_OBJ := $(SNAPSHOT_TOOL_SRC:%.c=$(BUILD)/release/%.o) $(LIB_SRC:%.c
 SNAPSHOT_TOOL_DEBUG_OBJ := $(SNAPSHOT_TOOL_SRC:%.c=$(BUILD)/debug/%.o) $(DEBUG_OBJ)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
 
-.PHONY: all debug deps kernel kernel-generic rootfs debian demo demo-all check check-unit check-native check-lab check-fuzz soak faults bench proofs sbom lint format help install clean
+.PHONY: all debug deps kernel kernel-generic rootfs debian demo demo-all demo-faas check check-unit check-native check-lab check-fuzz soak faults bench proofs sbom lint format help install clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -222,6 +222,13 @@ demo-all: ## the same for every kind of guest: 1-8 vCPUs, 64 MiB-6 GiB, Debian's
 	@scripts/deps --quiet
 	@$(MAKE) --no-print-directory all kernel rootfs debian
 	@scripts/demo all
+
+demo-faas: ## serve functions, each request by a fork of a warm microVM, and show what that costs (about 10 minutes in the lab)
+	@scripts/deps --quiet
+	@$(MAKE) --no-print-directory all kernel rootfs
+	@rootfs/build-image functions.ext4
+	@examples/faas/make-functions hello python numpy node
+	@examples/faas/demo
 
 CHECK ?= unit native lab
 check: ## run every test: unit, native, lab (CHECK="unit native fuzz proofs lab" is what CI runs)
