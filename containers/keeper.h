@@ -1,4 +1,5 @@
-/* keeper.h: the process that keeps one container: starts its machine, relays its streams, records its end, cleans up. */
+/* keeper.h: the process that keeps one container: starts its machine, relays its streams, records its end, cleans up.
+ */
 #ifndef MAYFLY_CONTAINERS_KEEPER_H
 #define MAYFLY_CONTAINERS_KEEPER_H
 

@@ -134,7 +134,7 @@ static size_t add_record(char *out, size_t size, const char *key, const char *va
 {
 	size_t rest = strlen(key) + strlen(value) + 3, len = rest + 1;
 
-	while (snprintf(NULL, 0, "%zu", len) + rest != len)
+	while ((size_t)snprintf(NULL, 0, "%zu", len) + rest != len)
 		len++;
 	return len < size ? (size_t)snprintf(out, size, "%zu %s=%s\n", len, key, value) : size;
 }
