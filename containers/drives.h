@@ -35,6 +35,9 @@ int drives_open(struct drives *drives, const struct options *options, const stru
 
 void drives_close(struct drives *drives);
 
+/* drives_prune - remove disks that were being made when their maker was killed. */
+void drives_prune(const struct places *places);
+
 /* drives_is_disk - whether the file is an EROFS (*writable false) or ext4 image. */
 bool drives_is_disk(int fd, bool *writable);
 

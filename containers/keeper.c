@@ -47,6 +47,7 @@ struct life {
 	bool machine_ended;
 	int code;         /* what to end with; -1: not known yet */
 	bool terminated;  /* the machine was told to end */
+	bool ran;         /* the command has run */
 	int64_t deadline; /* in ms of CLOCK_MONOTONIC; 0: none */
 };
 
@@ -207,6 +208,7 @@ static void begin_running(struct life *l)
 	struct keeper *k = l->k;
 
 	l->stage = RUNNING;
+	l->ran = true;
 	l->deadline = 0;
 	json_object_set_new(k->status, "state", json_string("running"));
 	note_time(k->status, "started");
@@ -413,9 +415,10 @@ int keeper_run(struct keeper *k, struct error *err)
 	network_close(k->config.network);
 	if (l.log.fd >= 0)
 		close(l.log.fd);
-	if (!k->remove)
+	/* Of a command that never ran there is nothing to tell but what is said now. */
+	if (l.ran && !k->remove)
 		record_end(&l, err);
-	if (k->remove && instance_remove(k->places, k->instance, &left) && !err->code)
+	else if (instance_remove(k->places, k->instance, &left) && !err->code)
 		*err = left;
 	tell_ready(k, (unsigned char)l.code);
 	close(l.signals);
