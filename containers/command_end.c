@@ -62,9 +62,9 @@ static int end_machine(const struct instance *i, json_t *status, struct error *e
 	return error_set(err, -EBUSY, "%s: does not end (`" RUN_NAME " rm -f %s` removes it)", i->id, i->id);
 }
 
-static bool is_alive(struct instance *i, json_t *status)
+static bool is_alive(const struct places *places, struct instance *i, json_t *status)
 {
-	enum instance_state state = instance_state(i, status);
+	enum instance_state state = instance_state(places, i, status);
 
 	return state == INSTANCE_RUNNING || state == INSTANCE_CREATED;
 }
@@ -101,10 +101,10 @@ static int stop_one(struct instance *i, json_t *status, struct options *o, const
 	struct error ignored = { 0 };
 	int ret = 0;
 
-	(void)places;
 	/* An agent that does not answer does not keep its machine alive. */
-	if (is_alive(i, status) && (ask_to_stop(i, status, o->stop_timeout >= 0 ? o->stop_timeout : usual, &ignored) ||
-				    !wait_for_keeper(status, END_PATIENCE_MS)))
+	if (is_alive(places, i, status) &&
+	    (ask_to_stop(i, status, o->stop_timeout >= 0 ? o->stop_timeout : usual, &ignored) ||
+	     !wait_for_keeper(status, END_PATIENCE_MS)))
 		ret = end_machine(i, status, err);
 	if (!ret)
 		printf("%s\n", i->id);
@@ -125,8 +125,7 @@ static int kill_one(struct instance *i, json_t *status, struct options *o, const
 	struct fields fields;
 	int ret;
 
-	(void)places;
-	if (!is_alive(i, status))
+	if (!is_alive(places, i, status))
 		return error_set(err, -ESRCH, "%s: does not run", i->id);
 	request_add_number(&request, "version", AGENT_PROTOCOL);
 	request_add(&request, "op", "kill");
@@ -191,7 +190,7 @@ static int rm_one(struct instance *i, json_t *status, struct options *o, const s
 	int ret = 0;
 
 	memcpy(id, i->id, sizeof(id));
-	if (is_alive(i, status)) {
+	if (is_alive(places, i, status)) {
 		if (!o->force)
 			return error_set(err, -EBUSY, "%s: runs (`" RUN_NAME " stop %s` first, or rm -f)", id, id);
 		(void)end_machine(i, status, err);
@@ -202,7 +201,7 @@ static int rm_one(struct instance *i, json_t *status, struct options *o, const s
 	}
 	/* With --rm its keeper has removed it. */
 	if (faccessat(places->state, id, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
-		if (!instance_try_lock(i))
+		if (!instance_try_lock(places, i))
 			return error_set(err, -EBUSY, "%s: somebody else is about to remove it", id);
 		ret = instance_remove(places, i, err);
 	}
@@ -224,7 +223,7 @@ static int rm_ended(struct instance *i, void *arg)
 	json_t *status = NULL;
 
 	(void)instance_load(i, &status, NULL);
-	if ((s->o->force || !is_alive(i, status)) && rm_one(i, status, s->o, s->places, &err))
+	if ((s->o->force || !is_alive(s->places, i, status)) && rm_one(i, status, s->o, s->places, &err))
 		s->code = complain(&err, EXIT_TOOL_FAILED);
 	json_decref(status);
 	return 0;

@@ -17,6 +17,7 @@
 
 struct listing {
 	const struct options *o;
+	const struct places *places;
 	json_t *all; /* statuses, with "state" as it is now */
 };
 
@@ -28,12 +29,12 @@ static int collect(struct instance *i, void *arg)
 
 	if (instance_load(i, &status, NULL)) {
 		/* Not even that: its keeper is about to write it, or was killed before it could. */
-		state = instance_state(i, NULL);
+		state = instance_state(l->places, i, NULL);
 		if (state != INSTANCE_DEAD || !l->o->all)
 			return 0;
 		status = json_pack("{s:s}", "id", i->id);
 	} else {
-		state = instance_state(i, status);
+		state = instance_state(l->places, i, status);
 	}
 	json_object_set_new(status, "state", json_string(instance_state_name(state)));
 	if (l->o->all || state == INSTANCE_RUNNING || state == INSTANCE_CREATED)
@@ -167,10 +168,9 @@ static int prune_one(struct instance *i, void *arg)
 	enum instance_state state;
 
 	(void)instance_load(i, &status, NULL);
-	state = instance_state(i, status);
+	state = instance_state(places, i, status);
 	json_decref(status);
-	/* Between the two looks nobody takes a lock that its keeper has left, but another who prunes. */
-	if (state != INSTANCE_DEAD || !instance_try_lock(i))
+	if (state != INSTANCE_DEAD || !instance_try_lock(places, i))
 		return 0;
 	if (instance_remove(places, i, &err))
 		(void)complain(&err, 0);
@@ -214,7 +214,7 @@ static int print_list(const struct options *o, json_t *list, struct error *err)
 
 int command_ps(struct options *o, const struct places *places)
 {
-	struct listing l = { .o = o, .all = json_array() };
+	struct listing l = { .o = o, .places = places, .all = json_array() };
 	struct error err = { 0 };
 
 	if (o->prune) {
@@ -242,8 +242,9 @@ int command_inspect(struct options *o, const struct places *places)
 		if (instance_open(places, o->args[i], &instance, &err))
 			break;
 		if (instance_load(&instance, &status, &err) == 0) {
-			json_object_set_new(status, "state",
-					    json_string(instance_state_name(instance_state(&instance, status))));
+			json_object_set_new(
+				status, "state",
+				json_string(instance_state_name(instance_state(places, &instance, status))));
 			json_object_set_new(status, "folder", json_string(instance.path));
 			json_array_append_new(list, status);
 		}
@@ -264,7 +265,7 @@ int command_logs(struct options *o, const struct places *places)
 
 	if (instance_open(places, o->args[0], &instance, &err))
 		return complain(&err, EXIT_TOOL_FAILED);
-	(void)container_log_print(&instance, o->tail, o->follow, o->timestamps, &err);
+	(void)container_log_print(places, &instance, o->tail, o->follow, o->timestamps, &err);
 	instance_close(&instance);
 	return err.code ? complain(&err, EXIT_TOOL_FAILED) : 0;
 }

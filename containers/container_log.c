@@ -166,18 +166,18 @@ static bool reopen(const struct instance *i, int *fd)
 	return true;
 }
 
-static bool has_ended(struct instance *i)
+static bool has_ended(const struct places *places, struct instance *i)
 {
 	json_t *status = NULL;
 	enum instance_state state = INSTANCE_DEAD;
 
 	if (instance_load(i, &status, NULL) == 0)
-		state = instance_state(i, status);
+		state = instance_state(places, i, status);
 	json_decref(status);
 	return state == INSTANCE_EXITED || state == INSTANCE_DEAD;
 }
 
-static int follow_file(struct reader *r, struct instance *i, int fd)
+static int follow_file(struct reader *r, const struct places *places, struct instance *i, int fd)
 {
 	char path[48], events[4096];
 	struct pollfd poll_fd = { .fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), .events = POLLIN };
@@ -189,7 +189,7 @@ static int follow_file(struct reader *r, struct instance *i, int fd)
 		ret = -errno;
 	else
 		do {
-			ended = has_ended(i);
+			ended = has_ended(places, i);
 			do {
 				ret = print_file(r, fd);
 			} while (!ret && reopen(i, &fd));
@@ -222,7 +222,8 @@ static int skip_lines(struct reader *r, int before, int fd, int64_t tail)
 	return ret;
 }
 
-int container_log_print(struct instance *i, int64_t tail, bool follow, bool timestamps, struct error *err)
+int container_log_print(const struct places *places, struct instance *i, int64_t tail, bool follow, bool timestamps,
+			struct error *err)
 {
 	struct reader r = { .bytes = malloc(RECORD_MAX + READ_SIZE), .timestamps = timestamps };
 	int before = open_log(i, BEFORE), fd = open_log(i, INSTANCE_LOG), ret = 0;
@@ -235,7 +236,7 @@ int container_log_print(struct instance *i, int64_t tail, bool follow, bool time
 		if (!ret && before >= 0)
 			ret = print_file(&r, before);
 		if (!ret && follow) {
-			ret = follow_file(&r, i, fd);
+			ret = follow_file(&r, places, i, fd);
 			fd = -1;
 		} else if (!ret) {
 			ret = print_file(&r, fd);

@@ -30,6 +30,7 @@ void container_log_write(struct container_log *log, bool is_stderr, const char *
  * container_log_print - print the last lines (tail -1: all) to standard output and error, as they came
  * follow: go on until the instance has ended. Returns 0 or an error.
  */
-int container_log_print(struct instance *instance, int64_t tail, bool follow, bool timestamps, struct error *err);
+int container_log_print(const struct places *places, struct instance *instance, int64_t tail, bool follow,
+			bool timestamps, struct error *err);
 
 #endif

@@ -151,15 +151,26 @@ static int open_lock(struct instance *i)
 	return openat(i->dir, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
-bool instance_try_lock(struct instance *i)
+static bool take_lock(struct instance *i, int how)
 {
 	i->lock = open_lock(i);
-	if (i->lock >= 0 && flock(i->lock, LOCK_EX | LOCK_NB) == 0)
-		return true;
-	if (i->lock >= 0)
-		close(i->lock);
-	i->lock = -1;
-	return false;
+	while (i->lock >= 0 && flock(i->lock, how))
+		if (errno != EINTR) {
+			close(i->lock);
+			i->lock = -1;
+		}
+	return i->lock >= 0;
+}
+
+bool instance_try_lock(const struct places *p, struct instance *i)
+{
+	/* Alone: while an instance comes into being there is a moment before its lock is taken. */
+	int all = lock_all(p, LOCK_EX);
+	bool taken = take_lock(i, LOCK_EX | LOCK_NB);
+
+	if (all >= 0)
+		close(all);
+	return taken;
 }
 
 static int create(const struct places *p, const char *name, struct instance *out, struct error *err)
@@ -179,7 +190,8 @@ static int create(const struct places *p, const char *name, struct instance *out
 		ret = open_folder(p, id, out, err);
 	if (ret)
 		return ret;
-	if (!instance_try_lock(out))
+	/* Whoever else has it only looks. */
+	if (!take_lock(out, LOCK_EX))
 		ret = fail(out, LOCK_NAME, err);
 	else if (name)
 		ret = take_name(p, name, out->id, err);
@@ -302,16 +314,20 @@ int instance_load(const struct instance *i, json_t **out, struct error *err)
 	return ret;
 }
 
-enum instance_state instance_state(struct instance *i, json_t *status)
+enum instance_state instance_state(const struct places *p, struct instance *i, json_t *status)
 {
 	const char *state = status ? json_string_value(json_object_get(status, "state")) : NULL;
 
 	if (state && strcmp(state, "exited") == 0)
 		return INSTANCE_EXITED;
-	if (instance_try_lock(i)) {
+	if (take_lock(i, LOCK_SH | LOCK_NB)) {
 		close(i->lock);
 		i->lock = -1;
-		return INSTANCE_DEAD;
+		if (instance_try_lock(p, i)) {
+			close(i->lock);
+			i->lock = -1;
+			return INSTANCE_DEAD;
+		}
 	}
 	return state && strcmp(state, "running") == 0 ? INSTANCE_RUNNING : INSTANCE_CREATED;
 }

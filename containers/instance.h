@@ -48,7 +48,7 @@ int instance_open(const struct places *places, const char *reference, struct ins
 void instance_close(struct instance *instance);
 
 /* instance_try_lock - take the lock of an instance whose keeper is gone; false: it lives. */
-bool instance_try_lock(struct instance *instance);
+bool instance_try_lock(const struct places *places, struct instance *instance);
 
 /* instance_save - write its status: another file takes the place of the one before. Only for who has the lock. */
 int instance_save(const struct instance *instance, json_t *status, struct error *err);
@@ -57,7 +57,7 @@ int instance_save(const struct instance *instance, json_t *status, struct error 
 int instance_load(const struct instance *instance, json_t **out, struct error *err);
 
 /* instance_state - what it is now. The lock is looked at, and not kept. */
-enum instance_state instance_state(struct instance *instance, json_t *status);
+enum instance_state instance_state(const struct places *places, struct instance *instance, json_t *status);
 
 /* instance_jails - the folder that the jailer makes its jail in: for users in the instance's own, for root in data. */
 void instance_jails(const struct places *places, const struct instance *instance, char out[PATH_MAX]);

@@ -197,7 +197,10 @@ static void tell_ready(struct keeper *k, unsigned char byte)
 	(void)!write(k->ready, &byte, 1);
 	close(k->ready);
 	k->ready = -1;
-	/* Whoever waits for the end of our output has waited long enough. */
+	/* Whoever waits for the end of our output has waited long enough, and so has who wants to unmount our folder.
+	 */
+	if (!byte)
+		(void)!chdir("/");
 	null = byte ? -1 : open("/dev/null", O_RDWR | O_CLOEXEC);
 	for (fd = 0; null >= 0 && fd <= STDERR_FILENO; fd++)
 		(void)dup2(null, fd);

@@ -1,5 +1,7 @@
 /* main.c: arguments in, a container's exit status out. */
 #include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "commands.h"
 #include "keeper.h"
@@ -26,6 +28,8 @@ int main(int argc, char **argv)
 	struct error err = { 0 };
 	int status = 0;
 
+	/* What a caller left open is not ours: a container in the background would hold it for as long as it runs. */
+	(void)syscall(SYS_close_range, 3, ~0u, 0);
 	if (options_parse(argc, argv, &options, &err))
 		status = complain(&err, EXIT_TOOL_FAILED);
 	else if (options.action == ACTION_HELP)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/close_range.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,6 +43,8 @@ static void set_up(const struct spawn *what, pid_t parent)
 		(void)setsid();
 	for (i = 0; i < 3; i++)
 		(void)dup2(wanted[i] >= 0 ? wanted[i] : null, i);
+	/* Nothing but what is named, also of what we inherited ourselves. */
+	(void)syscall(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC);
 	for (i = 0; what->keep && what->keep[i] >= 0; i++)
 		(void)fcntl(what->keep[i], F_SETFD, 0);
 	for (i = 1; i < NSIG; i++)

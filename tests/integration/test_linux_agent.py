@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import select
 import subprocess
 import tarfile
 
@@ -48,14 +49,17 @@ def image(tmp_path_factory):
 class Container:
     """A machine that has called us; first is the connection it called on."""
 
-    def __init__(self, vmm, image, args="", disks=(), calls=True, wrapper=(), arguments=(), mem_mib=128, **sections):
+    def __init__(self, vmm, image, args="", disks=(), calls=True, wrapper=(), arguments=(), api=False, mem_mib=128, **sections):
         self.peers = Peers(vmm.directory / f"v{len(vmm.running)}.sock")
         listener = self.peers.listen(1024)
         listener.settimeout(2 * PATIENCE)
         drives = [drive("image", image, is_read_only=True), *disks]
         config = machine(artifact(UP), f"console=ttyS0 quiet reboot=k panic=-1 {args}", drives=drives, mem_mib=mem_mib,
                          initrd=artifact("images/container-initrd.cpio"), vsock={"guest_cid": 3, "uds_path": str(self.peers.path)}, **sections)
-        self.running = vmm.start(config, list(arguments), wrapper=wrapper)
+        if api:
+            self.running, self.api = vmm.start_api(["--config-file", vmm.config_file(config), *arguments])
+        else:
+            self.running = vmm.start(config, list(arguments), wrapper=wrapper)
         self.agent = Agent(lambda: self.peers.dial(1024))
         self.first = Conversation(self.peers.accept(listener)) if calls else None
 
@@ -324,6 +328,35 @@ def test_identity(release, image):
     assert container.shell("hostname; echo $HOSTNAME") == "copy-2\ncopy-2"
     agent.call("stop")
     container.finish(0)
+
+
+def test_copies(release, image, tmp_path):
+    """Of a machine that waits: each copy listens at once, is told who it is, and runs its own command to its own end."""
+    zygote = Container(release, image, api=True, arguments=["--allow-fork", "--allow-path", tmp_path, "--allow-path", image.parent])
+    assert zygote.shell("echo warm >/tmp/state; cat /tmp/state") == "warm"
+    names = ["one", "two"]
+    copies = zygote.api.call("PUT", "/fork", {"copies": [{"id": name, "vsock_override": {"uds_path": str(tmp_path / name)}} for name in names]})["copies"]
+    seen = set()
+    for name, copy in zip(names, copies):
+        peers = Peers(tmp_path / name)
+        agent = Agent(lambda peers=peers: peers.dial(1024, PATIENCE * 1000))
+        agent.call("reseed", seed=os.urandom(32).hex(), hostname=name)
+        agent.call("clock", ns=2_000_000_000 * 10 ** 9)
+        talk, _ = agent.begin("main", *args("hostname; cat /tmp/state /etc/machine-id; date +%Y; exit 5"))
+        ended = talk.collect()
+        lines = ended.out.decode().split()
+        assert lines[:2] == [name, "warm"] and lines[3] == "2033" and ended.code == 5
+        seen.add(lines[2])
+        gone = os.pidfd_open(copy["pid"])
+        assert select.select([gone], [], [], PATIENCE)[0], "the copy's end"
+        os.close(gone)
+        peers.close()
+        agent.close()
+    assert len(seen) == 2 and zygote.shell("hostname; ls /etc/machine-id 2>&1 || true") == "mayfly\nls: /etc/machine-id: No such file or directory"
+    # The connection that it made at its start is still there, in the original.
+    zygote.first.sock.sendall(request_frames("stop"))
+    assert good(zygote.first.reply())
+    zygote.finish(0)
 
 
 def net(**more):
