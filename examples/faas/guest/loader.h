@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -88,6 +89,9 @@ static inline __attribute__((noreturn)) void loader_main(handler *handle)
 {
 	int listener = loader_listen();
 
+	/* When memory runs out the kernel is to end us at once, and not to fetch our own pages from the disk again and
+	 * again. */
+	mlockall(MCL_CURRENT);
 	for (;;) {
 		int fd = accept(listener, NULL, NULL);
 
