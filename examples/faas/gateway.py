@@ -171,9 +171,9 @@ class Zygote:
         try:
             self._boot()
             self.parents = [self.vm.pid, *_children_of(self.vm.pid)]
-            if not root:  # no cgroup then: what a copy's process may map, beyond what it has now
-                for pid in self.parents:
-                    resource.prlimit(pid, resource.RLIMIT_AS, (_mapped(pid) + VMM_MEMORY,) * 2)
+            if not root:  # no cgroup then: copies inherit from the process that makes them what they may map
+                for pid in self.parents[1:]:
+                    resource.prlimit(pid, resource.RLIMIT_AS, (_mapped(self.vm.pid) + VMM_MEMORY,) * 2)
         except BaseException:
             self.close()
             raise

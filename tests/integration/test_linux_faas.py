@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import PATIENCE, ROOT, Running, artifact
+from jailer import GID, UID
 from linux_guest import UP
 
 pytestmark = pytest.mark.linux
@@ -28,14 +29,14 @@ FUNCTIONS = {  # runtime, and the rest
 class Server:
     """The gateway, and what it left on the host."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, names=tuple(FUNCTIONS), user=()):
         subprocess.run([ROOT / "examples/faas/make-functions", "hello", "python"], check=True, timeout=PATIENCE, env={**os.environ, "BUILD": str(folder)})
         config = {name: {"kernel": str(artifact(UP)), "runtime": str(artifact(runtime)), "code": str(folder / f"faas/{name}.erofs"), **rest}
-                  for name, (runtime, rest) in FUNCTIONS.items()}
+                  for name, (runtime, rest) in FUNCTIONS.items() if name in names}
         (folder / "faas/broken.erofs").write_bytes(bytes(4096))
         (folder / "functions.json").write_text(json.dumps(config))
         self.run = folder / "run"
-        self.running = Running([sys.executable, ROOT / "examples/faas/gateway.py", folder / "functions.json", "--port", "0", "--run", self.run],
+        self.running = Running([*user, sys.executable, ROOT / "examples/faas/gateway.py", folder / "functions.json", "--port", "0", "--run", self.run],
                                env={"FAAS_BOOT_SECONDS": str(2 * PATIENCE)})
         self.port = int(self.running.expect(rb"gateway: http://127.0.0.1:(\d+)\n").group(1))
 
@@ -131,6 +132,25 @@ def test_a_zygote_that_dies(server):
     until = time.monotonic() + PATIENCE
     while server.ask("/hello/")[0] != 200:
         assert time.monotonic() < until
+
+
+def test_as_a_user(tmp_path):
+    """Without root: in a user namespace, memory limited by RLIMIT_AS."""
+    for folder in (*tmp_path.parents[:-2], tmp_path):
+        folder.chmod(0o755)
+    os.chown(tmp_path, UID, GID)
+    os.chmod("/dev/kvm", 0o666)
+    server = Server(tmp_path, ["hello"], ["setpriv", "--reuid", str(UID), "--regid", str(GID), "--clear-groups"])
+    try:
+        server.running.expect(rb"gateway: hello is ready\n", timeout=4 * PATIENCE)
+        before = server.processes("hello")
+        assert server.ask("/hello/", b"you")[1].startswith("hello you,") and server.ask("/hello/crash")[0] == 502
+        server.quiet("hello", before)
+        assert len(before) == 2 and any(re.search(r"^Max address space +\d", Path(f"/proc/{pid}/limits").read_text(), re.M) for pid in before)
+        server.running.signal(signal.SIGTERM)
+        assert server.running.wait(2 * PATIENCE).code == 0 and not server.processes("hello") and not server.run.exists()
+    finally:
+        server.running.close()
 
 
 def test_nothing_is_left(server):

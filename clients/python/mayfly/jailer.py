@@ -6,6 +6,7 @@ import os
 import re
 import select
 import signal
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, List, Mapping, Optional, Sequence, Union
@@ -160,7 +161,11 @@ class Jailed(Mayfly):
         finally:
             os.close(self._program)
             self._program = None
-        return self.process.wait(timeout)  # with cleanup it has files to remove yet
+        try:
+            return self.process.wait(timeout)  # with cleanup it has files to remove yet
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        return self.process.wait()
 
 
 def _ends(pidfd: int, number: int, timeout: float) -> bool:

@@ -16,14 +16,15 @@ function random(length) {
 Math.random = () => random(6).readUIntBE(0, 6) / 2 ** 48;
 crypto.randomBytes = (length, done) => (done ? process.nextTick(done, null, random(length)) : random(length));
 crypto.randomFillSync = (view) => { Buffer.from(view.buffer || view, view.byteOffset, view.byteLength).set(random(view.byteLength)); return view; };
-crypto.getRandomValues = crypto.randomFillSync;
-globalThis.crypto && (globalThis.crypto.getRandomValues = crypto.randomFillSync);
 crypto.randomUUID = () => {
   const bytes = random(16);
   bytes[6] = (bytes[6] & 15) | 64;
   bytes[8] = (bytes[8] & 63) | 128;
   return bytes.toString('hex').replace(/(.{8})(.{4})(.{4})(.{4})(.{12})/, '$1-$2-$3-$4-$5');
 };
+for (const [name, value] of [['getRandomValues', crypto.randomFillSync], ['randomUUID', crypto.randomUUID]]) {
+  Object.defineProperty(Object.getPrototypeOf(crypto.webcrypto), name, { value });
+}
 
 const handler = require(path.join(__dirname, 'handler.js'));
 const stream = new net.Socket({ fd: 3 });
