@@ -647,7 +647,7 @@ complete_line() {{ COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _may
 complete_line mayfly-run lo
 complete_line mayfly-run run --mem
 complete_line mayfly-run run --net=
-complete_line mayfly-run stop b
+complete_line mayfly-run stop bo
 """
     tool.run("run", "-d", "--name", "box", *NONE, tool.image, "sleep", "1000")
     env = {"PATH": f"{tool.programs}:{tool.env['PATH']}"}
