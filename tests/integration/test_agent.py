@@ -43,12 +43,12 @@ class Host:
 
     def close(self):
         self.agent.close()
-        if self.running.process.poll() is None:
-            self.running.signal(15)
-            try:
+        try:
+            if self.running.process.poll() is None:
+                self.running.signal(15)
                 self.end()
-            finally:
-                self.running.close()
+        finally:
+            self.running.close()
         assert "Sanitizer" not in bytes(self.running.err.data).decode(errors="replace"), self.running.said()
 
 
