@@ -301,8 +301,12 @@ static int put_folder(struct sink *k, int fd, int depth)
 	size_t len = strlen(k->e.name);
 	DIR *dir = fdopendir(fd);
 	struct dirent *entry;
-	int ret = dir ? 0 : -errno;
+	int ret = 0;
 
+	if (!dir) {
+		close(fd);
+		return -ENOMEM;
+	}
 	while (!ret && (entry = readdir(dir))) {
 		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
 			continue;
@@ -313,8 +317,7 @@ static int put_folder(struct sink *k, int fd, int depth)
 		}
 	}
 	k->e.name[len] = '\0';
-	if (dir)
-		closedir(dir);
+	closedir(dir);
 	return ret;
 }
 

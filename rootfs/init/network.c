@@ -76,7 +76,8 @@ static struct sockaddr inet(struct in_addr address)
 	return out;
 }
 
-int network_set_address(const char *ip, struct error *err)
+/* "0.0.0.0/0" takes the address away. */
+static int set_ip(const char *ip, struct error *err)
 {
 	struct ifreq ifr = { .ifr_name = INTERFACE };
 	struct in_addr address, mask;
@@ -181,7 +182,7 @@ int network_configure(int root, const struct fields *f, struct error *err)
 		return error_set(err, ret, "mtu=%d: " INTERFACE ": %s", (int)mtu, strerror(-ret));
 	/* Nobody else shares the wire: an address need not be probed for a second before it is used. */
 	write_setting("/proc/sys/net/ipv6/conf/" INTERFACE "/accept_dad", "0");
-	ret = network_set_address(ip ? ip : "0.0.0.0/0", err);
+	ret = set_ip(ip ? ip : "0.0.0.0/0", err);
 	if (!ret && (ret = set_flags(INTERFACE, IFF_UP | IFF_RUNNING)))
 		error_set(err, ret, INTERFACE ": %s", strerror(-ret));
 	if (!ret && gw)

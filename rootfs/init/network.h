@@ -18,9 +18,6 @@ void network_loopback(void);
  * /mayfly/network/. */
 int network_from_mmds(const char *address, struct field_buffer *out, struct error *err);
 
-/* network_set_address - what network_configure does with ip; "0.0.0.0/0" takes it away. */
-int network_set_address(const char *ip, struct error *err);
-
 /* identity_hostname - the name of the machine, in the kernel, /etc/hostname and /etc/hosts (with address, or
  * 127.0.1.1). */
 int identity_hostname(int root, const char *name, const char *address, struct error *err);
