@@ -134,6 +134,13 @@ def test_a_zygote_that_dies(server):
         assert time.monotonic() < until
 
 
+def test_nothing_is_left(server):
+    server.running.signal(signal.SIGTERM)
+    assert server.running.wait(2 * PATIENCE).code == 0
+    assert not any(map(server.processes, FUNCTIONS)) and not server.run.exists()
+    assert not list(Path("/sys/fs/cgroup").glob("**/faas-*"))
+
+
 def test_as_a_user(tmp_path):
     """Without root: in a user namespace, memory limited by RLIMIT_AS."""
     for folder in (*tmp_path.parents[:-2], tmp_path):
@@ -151,10 +158,3 @@ def test_as_a_user(tmp_path):
         assert server.running.wait(2 * PATIENCE).code == 0 and not server.processes("hello") and not server.run.exists()
     finally:
         server.running.close()
-
-
-def test_nothing_is_left(server):
-    server.running.signal(signal.SIGTERM)
-    assert server.running.wait(2 * PATIENCE).code == 0
-    assert not any(map(server.processes, FUNCTIONS)) and not server.run.exists()
-    assert not list(Path("/sys/fs/cgroup").glob("**/faas-*"))
