@@ -8,13 +8,14 @@ VERSION := $(shell cat VERSION)
 
 LIB_SRC := $(sort $(filter-out vmm/main.c,$(wildcard vmm/*.c vmm/boot/*.c vmm/x86/*.c vmm/legacy/*.c vmm/snapshot/*.c virtio/*.c api-server/*.c mmds/*.c)))
 JAILER_SRC := $(sort $(filter-out jailer/main.c,$(wildcard jailer/*.c))) vmm/error.c vmm/text.c
+AGENT_SRC := $(sort $(filter-out rootfs/init/main.c,$(wildcard rootfs/init/*.c))) vmm/error.c vmm/text.c
 SNAPSHOT_TOOL_SRC := $(sort $(wildcard snapshot-tool/*.c))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
-C_FILES := $(sort $(wildcard vmm/*.[ch] vmm/*/*.[ch] virtio/*.[ch] api-server/*.[ch] mmds/*.[ch] jailer/*.[ch] snapshot-tool/*.[ch] rootfs/*.c tests/unit/*.[ch] tests/guest/*.[ch] tests/fuzz/*.[ch] tests/integration/mmds_tap.c tests/integration/attack.c tests/bench/*.c tests/lab/*.c tests/proofs/*.[ch]))
+C_FILES := $(sort $(wildcard vmm/*.[ch] vmm/*/*.[ch] virtio/*.[ch] api-server/*.[ch] mmds/*.[ch] jailer/*.[ch] snapshot-tool/*.[ch] rootfs/*.c rootfs/init/*.[ch] tests/unit/*.[ch] tests/guest/*.[ch] tests/fuzz/*.[ch] tests/integration/mmds_tap.c tests/integration/attack.c tests/integration/agent_host.c tests/bench/*.c tests/lab/*.c tests/proofs/*.[ch]))
 SHELL_FILES := $(sort $(shell grep -lE '^\#!.*(bash|/sh)' .ci/* tests/* tests/*/* rootfs/* scripts/* 2>/dev/null))
 
 MULTIARCH := $(shell gcc -print-multiarch 2>/dev/null)
-CPPFLAGS := -I. -Ivmm -Ivirtio -Iapi-server -D_GNU_SOURCE -DMAYFLY_VERSION='"$(VERSION)"'
+CPPFLAGS := -I. -Ivmm -Ivirtio -Iapi-server -Irootfs/init -D_GNU_SOURCE -DMAYFLY_VERSION='"$(VERSION)"'
 WARN := -Wall -Wextra -Wconversion -Wimplicit-fallthrough -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wformat=2 -Wshadow -Werror
 CSTD := -std=gnu11
 
@@ -53,9 +54,11 @@ POLICY_BASE_fork := vmm/seccomp/vmm.policy$(comma)vmm/seccomp/snapshot.policy$(c
 POLICY_BASE_copies := vmm/seccomp/startup.policy$(comma)
 SECCOMPILER_SRC := vmm/seccomp/seccompiler.c vmm/seccomp/policy.c vmm/seccomp/constants.c vmm/seccomp/shrink.c
 SECCOMPILER_OBJ := $(SECCOMPILER_SRC:%.c=$(BUILD)/tool/%.o)
-TEST_PROGRAMS := $(BUILD)/integration/mmds_tap $(BUILD)/mayfly-attack $(BUILD)/mayfly-tsan
+TEST_PROGRAMS := $(BUILD)/integration/mmds_tap $(BUILD)/integration/agent_host $(BUILD)/mayfly-attack $(BUILD)/mayfly-tsan
 JAILER_OBJ := $(JAILER_SRC:%.c=$(BUILD)/release/%.o) $(BUILD)/release/vmm/libc/chk.o
 JAILER_DEBUG_OBJ := $(JAILER_SRC:%.c=$(BUILD)/debug/%.o)
+AGENT_OBJ := $(AGENT_SRC:%.c=$(BUILD)/agent/%.o) $(BUILD)/agent/rootfs/init/main.o
+AGENT_DEBUG_OBJ := $(AGENT_SRC:%.c=$(BUILD)/debug/%.o)
 SNAPSHOT_TOOL_OBJ := $(SNAPSHOT_TOOL_SRC:%.c=$(BUILD)/release/%.o) $(LIB_SRC:%.c=$(BUILD)/release/%.o) $(BUILD)/release/vmm/libc/chk.o
 SNAPSHOT_TOOL_DEBUG_OBJ := $(SNAPSHOT_TOOL_SRC:%.c=$(BUILD)/debug/%.o) $(DEBUG_OBJ)
 UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
@@ -64,7 +67,7 @@ UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(BUILD)/mayfly $(BUILD)/mayfly-jailer $(BUILD)/mayfly-snapshot $(BUILD)/mayfly-seccompiler ## build the release: build/mayfly, its jailer and tools (static, hardened)
+all: $(BUILD)/mayfly $(BUILD)/mayfly-jailer $(BUILD)/mayfly-snapshot $(BUILD)/mayfly-seccompiler $(BUILD)/mayfly-init ## build the release: build/mayfly, its jailer and tools (static, hardened)
 
 debug: $(BUILD)/mayfly-debug $(BUILD)/mayfly-jailer-debug $(BUILD)/mayfly-snapshot-debug ## build them with AddressSanitizer and UBSan: build/mayfly-debug
 
@@ -84,6 +87,23 @@ $(BUILD)/mayfly-jailer: $(JAILER_OBJ) $(BUILD)/release/jailer/main.o Makefile
 $(BUILD)/mayfly-jailer-debug: $(JAILER_DEBUG_OBJ) $(BUILD)/debug/jailer/main.o
 	@echo "  LINK    $@"
 	@gcc $(DEBUG_CFLAGS) -o $@ $^
+
+# The guest's init and agent: small rather than quick, at a fixed address, one process that trusts nobody but its kernel.
+$(BUILD)/mayfly-init: $(AGENT_OBJ) Makefile
+	@echo "  LINK    $@"
+	@$(RELEASE_CC) -static -no-pie -Wl,-z,noseparate-code,-z,noexecstack,--gc-sections,--build-id=none -s -o $@ $(filter %.o,$^)
+
+$(BUILD)/agent/%.o: %.c Makefile VERSION
+	@mkdir -p $(@D)
+	@echo "  CC init $<"
+	@$(RELEASE_CC) $(CSTD) $(WARN) -Wno-sign-conversion -Os -fno-pie -ffunction-sections -fdata-sections -fstack-protector-strong \
+		$(RELEASE_CPPFLAGS) -MMD -MP -c -o $@ $<
+
+# The same agent as a program of the host's, for tests: it listens on a Unix socket.
+$(BUILD)/integration/agent_host: tests/integration/agent_host.c $(AGENT_DEBUG_OBJ)
+	@mkdir -p $(@D)
+	@echo "  TEST    $<"
+	@gcc $(DEBUG_CFLAGS) $(CPPFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^)
 
 # All of Mayfly is offered to the linker, which keeps what the tool calls: the same readers of state files and JSON.
 $(BUILD)/mayfly-snapshot: $(SNAPSHOT_TOOL_OBJ) Makefile
@@ -146,6 +166,11 @@ $(BUILD)/unit/test_jailer%: tests/unit/test_jailer%.c $(JAILER_DEBUG_OBJ)
 	@echo "  TEST    $<"
 	@gcc $(DEBUG_CFLAGS) -Wno-missing-prototypes $(CPPFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) -lcmocka
 
+$(BUILD)/unit/test_agent%: tests/unit/test_agent%.c $(AGENT_DEBUG_OBJ)
+	@mkdir -p $(@D)
+	@echo "  TEST    $<"
+	@gcc $(DEBUG_CFLAGS) -Wno-missing-prototypes $(CPPFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) -lcmocka
+
 # The metadata service behind a TAP, for tests with real clients.
 $(BUILD)/integration/mmds_tap: tests/integration/mmds_tap.c $(DEBUG_OBJ)
 	@mkdir -p $(@D)
@@ -163,7 +188,7 @@ $(BUILD)/mayfly-attack: $(RELEASE_OBJ) $(BUILD)/release/vmm/main.o $(BUILD)/inte
 	@gcc $(RELEASE_LDFLAGS) -Wl,--wrap=preadv,--wrap=io_uring_queue_init_params -o $@ $(RELEASE_CRT_HEAD) $^ $(RELEASE_LIBS) \
 		$(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
 
--include $(SNAPSHOT_TOOL_OBJ:.o=.d) $(SNAPSHOT_TOOL_DEBUG_OBJ:.o=.d) $(JAILER_OBJ:.o=.d) $(JAILER_DEBUG_OBJ:.o=.d) $(BUILD)/release/jailer/main.d $(BUILD)/debug/jailer/main.d $(BUILD)/integration/attack.d $(SECCOMPILER_OBJ:.o=.d) $(RELEASE_OBJ:.o=.d) $(DEBUG_OBJ:.o=.d) $(BUILD)/release/vmm/main.d $(BUILD)/debug/vmm/main.d $(UNIT_BIN:=.d) $(BUILD)/integration/mmds_tap.d
+-include $(AGENT_OBJ:.o=.d) $(AGENT_DEBUG_OBJ:.o=.d) $(BUILD)/integration/agent_host.d $(SNAPSHOT_TOOL_OBJ:.o=.d) $(SNAPSHOT_TOOL_DEBUG_OBJ:.o=.d) $(JAILER_OBJ:.o=.d) $(JAILER_DEBUG_OBJ:.o=.d) $(BUILD)/release/jailer/main.d $(BUILD)/debug/jailer/main.d $(BUILD)/integration/attack.d $(SECCOMPILER_OBJ:.o=.d) $(RELEASE_OBJ:.o=.d) $(DEBUG_OBJ:.o=.d) $(BUILD)/release/vmm/main.d $(BUILD)/debug/vmm/main.d $(UNIT_BIN:=.d) $(BUILD)/integration/mmds_tap.d
 -include tests/guest/guest.mk
 -include tests/fuzz/fuzz.mk
 
@@ -179,7 +204,7 @@ kernel: ## build the two guest kernels (about 10 minutes, once)
 kernel-generic: ## build the kernel that also runs under other monitors (about 6 minutes, once)
 	@rootfs/build-kernel generic
 
-rootfs: ## build the small guest images (seconds)
+rootfs: $(BUILD)/mayfly-init ## build the small guest images (seconds)
 	@rootfs/build-image rootfs
 
 debian: ## a Debian root image, and Debian's own cloud kernel (about 2 minutes, once)
@@ -245,11 +270,11 @@ install: all ## install into PREFIX (default /usr/local)
 	install -D -m 0755 $(BUILD)/mayfly-seccompiler $(DESTDIR)$(PREFIX)/bin/mayfly-seccompiler
 	install -D -m 0755 $(BUILD)/mayfly-snapshot $(DESTDIR)$(PREFIX)/bin/mayfly-snapshot
 	install -D -m 0755 $(BUILD)/mayfly-jailer $(DESTDIR)$(PREFIX)/bin/mayfly-jailer
-	for k in $(wildcard $(BUILD)/kernel/vmlinux-up $(BUILD)/kernel/vmlinux-smp); do \
+	for k in $(wildcard $(BUILD)/kernel/vmlinux-up $(BUILD)/kernel/vmlinux-smp $(BUILD)/images/container-initrd.cpio); do \
 		install -D -m 0644 $$k $(DESTDIR)$(PREFIX)/lib/mayfly/$$(basename $$k); done
 
 clean: ## remove what was compiled (kernels and images stay; rm -r build removes all)
-	rm -rf $(addprefix $(BUILD)/,release debug unit tool seccomp integration fuzz/obj coverage race) $(wildcard $(BUILD)/mayfly*)
+	rm -rf $(addprefix $(BUILD)/,release debug agent unit tool seccomp integration fuzz/obj coverage race) $(wildcard $(BUILD)/mayfly*)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
