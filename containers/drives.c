@@ -96,7 +96,7 @@ static int make_nameless(const struct places *p, struct error *err)
 
 /* ---- scratch and volumes: ext4 ---- */
 
-static int make_ext4(int fd, uint64_t size, bool journal, struct error *err)
+int drives_make_ext4(int fd, uint64_t size, bool journal, struct error *err)
 {
 	char path[32], blocks[32];
 	const char *argv[] = { "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-E",
@@ -124,7 +124,7 @@ static int open_scratch(struct drives *d, const char *word, const struct places 
 		if (size < SCRATCH_SIZE_MIN || size > SCRATCH_SIZE_MAX)
 			return error_set(err, -EINVAL, "--scratch: \"%s\" (needs 4M to 16T)", word);
 		drive.fd = make_nameless(p, err);
-		ret = drive.fd < 0 ? drive.fd : make_ext4(drive.fd, size, false, err);
+		ret = drive.fd < 0 ? drive.fd : drives_make_ext4(drive.fd, size, false, err);
 	} else {
 		drive.fd = open(word, O_RDWR | O_CLOEXEC);
 		if (drive.fd < 0)
@@ -154,7 +154,7 @@ static int open_volume(const char *name, bool read_only, const struct places *p,
 	fd = openat(folder, file, (read_only ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT) {
 		fresh = make_nameless(p, err);
-		ret = fresh < 0 ? fresh : make_ext4(fresh, VOLUME_SIZE, true, err);
+		ret = fresh < 0 ? fresh : drives_make_ext4(fresh, VOLUME_SIZE, true, err);
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fresh);
 		/* EEXIST: somebody else was faster. */
 		if (!ret && linkat(AT_FDCWD, path, folder, file, AT_SYMLINK_FOLLOW) && errno != EEXIST)
@@ -175,7 +175,7 @@ static int open_volume(const char *name, bool read_only, const struct places *p,
 
 /* ---- folders ---- */
 
-static int make_erofs(const char *source, const struct places *p, struct error *err)
+int drives_make_erofs(const char *source, const struct places *p, struct error *err)
 {
 	int fd = make_nameless(p, err), ret;
 	char path[32], folder[PATH_MAX];
@@ -206,7 +206,7 @@ static int open_path(const char *source, bool *read_only, const struct places *p
 	if (stat(source, &st))
 		return error_set(err, -errno, "--volume: %s: %s", text_path_shown(source), strerror(errno));
 	if (S_ISDIR(st.st_mode) && *read_only)
-		return make_erofs(source, p, err);
+		return drives_make_erofs(source, p, err);
 	if (S_ISDIR(st.st_mode))
 		return error_set(err, -EOPNOTSUPP,
 				 "--volume: %s: a folder of the host cannot be written to from a machine of its own (needs "

@@ -143,8 +143,8 @@ static void put_header(const struct tar_entry *e, char type, int64_t size, char 
 {
 	struct tar_header h = { .type = type, .magic = "ustar", .version = "00" };
 
-	strncpy(h.name, e->name, sizeof(h.name));
-	strncpy(h.link, e->link, sizeof(h.link));
+	memcpy(h.name, e->name, strnlen(e->name, sizeof(h.name)));
+	memcpy(h.link, e->link, strnlen(e->link, sizeof(h.link)));
 	snprintf(h.mode, sizeof(h.mode), "%07o", e->mode & 07777);
 	snprintf(h.uid, sizeof(h.uid), "%07o", e->uid & 07777777);
 	snprintf(h.gid, sizeof(h.gid), "%07o", e->gid & 07777777);
