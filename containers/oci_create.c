@@ -74,6 +74,20 @@ static int open_streams(const struct creation *c, struct keeper *k, struct error
 	return 0;
 }
 
+/* What conmon writes there when the host's kernel ends a container for want of memory; podman shows it as OOMKilled. */
+static void note_oom(const struct creation *c)
+{
+	char path[PATH_MAX + 8];
+	int fd;
+
+	if (!json_is_true(json_object_get(c->container.state, "oom_killed")))
+		return;
+	snprintf(path, sizeof(path), "%s/oom", c->bundle);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		close(fd);
+}
+
 static int keep_machine(struct creation *c, int control, struct error *err)
 {
 	struct request request = { 0 };
@@ -98,6 +112,7 @@ static int keep_machine(struct creation *c, int control, struct error *err)
 	oci_process_request(&c->spec.process, "main", c->spec.root_read_only, &request);
 	ret = keeper_run(&keeper, err);
 	request_free(&request);
+	note_oom(c);
 	return ret;
 }
 

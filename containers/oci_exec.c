@@ -144,6 +144,18 @@ static int relay_all(struct execution *x, struct relay *relay, struct error *err
 	return ret < 0 ? ret : relay->code;
 }
 
+/* What the guest says of a command that cannot be run, with the words that engines make 127 and 126 of. */
+static int explain(const struct relay *relay, int ret, struct error *err)
+{
+	const struct error guest = *err;
+
+	if (!relay->refused)
+		return ret;
+	return error_set(err, ret, "exec failed: %s%s", guest.message,
+			 relay->code == 127 ? ": executable file not found in $PATH, or no such file or directory" :
+			 relay->code == 126 ? ": permission denied" : "");
+}
+
 /* The relay's agent is connected; streams are 0 to 2, or a terminal. */
 static int execute(struct execution *x, struct error *err)
 {
@@ -165,18 +177,8 @@ static int execute(struct execution *x, struct error *err)
 	ret = agent_request(relay.agent, &request, err);
 	request_free(&request);
 	if (!ret)
-		ret = relay_all(x, &relay, err);
+		ret = explain(&relay, relay_all(x, &relay, err), err);
 	agent_hang_up(relay.agent);
-	return ret;
-}
-
-/* What the guest says of a command that it does not find, in the words that engines look for. */
-static int translate(int ret, struct error *err)
-{
-	struct error inner = *err;
-
-	if (ret == -EREMOTEIO)
-		error_set(err, ret, "exec failed: %s", inner.message);
 	return ret;
 }
 
@@ -187,7 +189,7 @@ static void keep(struct execution *x)
 
 	(void)setsid();
 	oci_cgroup_enter(oci_state_text(x->container, "cgroup"));
-	ret = translate(execute(x, &err), &err);
+	ret = execute(x, &err);
 	if (ret >= 0)
 		_exit(ret);
 	if (x->report < 0)

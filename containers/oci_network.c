@@ -84,12 +84,18 @@ static int ask(int fd, struct request *r, visitor visit, void *arg)
 
 static const void *attribute(const struct rtattr *first, size_t len, unsigned short type, size_t size)
 {
-	const struct rtattr *a = first;
-	int left = (int)len;
+	const char *at = (const char *)first, *end = at + len;
+	const struct rtattr *a;
 
-	for (; RTA_OK(a, left); a = RTA_NEXT(a, left))
+	for (; (size_t)(end - at) >= sizeof(*a); at += RTA_ALIGN(a->rta_len)) {
+		a = (const struct rtattr *)at;
+		if (a->rta_len < sizeof(*a) || a->rta_len > end - at)
+			break;
 		if ((a->rta_type & NLA_TYPE_MASK) == type && RTA_PAYLOAD(a) >= size)
 			return RTA_DATA(a);
+		if (RTA_ALIGN(a->rta_len) > (size_t)(end - at))
+			break;
+	}
 	return NULL;
 }
 

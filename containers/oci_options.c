@@ -44,7 +44,7 @@ static const struct option {
 	{ "root", 0, GLOBAL, "DIR", "where the state of containers is [/run/mayfly-oci]", INTO(root) },
 	{ "log", 0, GLOBAL, "FILE", "write errors there, too", INTO(log) },
 	{ "log-format", 0, GLOBAL, "text|json", "of that file [text]", INTO(log_format) },
-	{ "debug", 0, GLOBAL, NULL, "show what the guest's kernel says on standard error", INTO(debug) },
+	{ "debug", 0, GLOBAL, NULL, NULL, INTO(nothing) },
 	{ "systemd-cgroup", 0, GLOBAL, NULL, "cgroupsPath is SLICE:PREFIX:NAME (told by its colons anyway)", INTO(systemd_cgroup) },
 	{ "rootless", 0, GLOBAL, "", NULL, INTO(unused) },
 	{ "criu", 0, GLOBAL, "", NULL, INTO(unused) },

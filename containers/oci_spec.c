@@ -504,6 +504,22 @@ static int parse_root(json_t *json, const char *bundle, struct oci_spec *out, st
 	return len < PATH_MAX ? 0 : error_set(err, -ENAMETOOLONG, "root.path: too long");
 }
 
+/* Programs of the host that a runtime would have to call at its steps. */
+static int refuse_hooks(json_t *json, struct error *err)
+{
+	const char *when;
+	json_t *hooks, *list;
+	int ret = get_object(json, OCI_CONFIG, "hooks", &hooks, err);
+
+	if (ret)
+		return ret;
+	json_object_foreach(hooks, when, list)
+		if (json_array_size(list))
+			return error_set(err, -ENOTSUP, "hooks.%s: not supported (needs an engine that sets up the network before create, "
+					 "as podman, containerd's CRI and CRI-O do)", show_text(when));
+	return 0;
+}
+
 static int parse_all(json_t *json, const char *bundle, struct oci_spec *out, struct error *err)
 {
 	const char *version;
@@ -524,6 +540,8 @@ static int parse_all(json_t *json, const char *bundle, struct oci_spec *out, str
 		ret = get_text(json, OCI_CONFIG, "hostname", &out->hostname, err);
 	if (!ret)
 		ret = parse_mounts(json_object_get(json, "mounts"), out, err);
+	if (!ret)
+		ret = refuse_hooks(json, err);
 	if (!ret)
 		ret = get_object(json, OCI_CONFIG, "linux", &os, err);
 	if (ret)
