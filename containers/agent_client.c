@@ -109,7 +109,8 @@ void agent_hang_up(struct agent_client *c)
  */
 static int connect_in(const struct instance *i, struct error *err)
 {
-	int folder = openat(i->dir, INSTANCE_VSOCK, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), socket_fd = -1, fd = -1;
+	int folder = openat(i->dir, INSTANCE_VSOCK, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), socket_fd = -1,
+	    fd = -1;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct stat st;
 
@@ -118,7 +119,8 @@ static int connect_in(const struct instance *i, struct error *err)
 	if (socket_fd < 0 || fstat(socket_fd, &st)) {
 		error_set(err, -errno, "%s: does not run (%s)", i->id, strerror(errno));
 	} else if (!S_ISSOCK(st.st_mode)) {
-		error_set(err, -EPROTO, "%s/" INSTANCE_VSOCK "/" INSTANCE_SOCKET ": not a socket", text_path_shown(i->path));
+		error_set(err, -EPROTO, "%s/" INSTANCE_VSOCK "/" INSTANCE_SOCKET ": not a socket",
+			  text_path_shown(i->path));
 	} else {
 		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", socket_fd);
 		fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

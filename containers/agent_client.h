@@ -1,4 +1,5 @@
-/* agent_client.h: the host's end of the agent's protocol. Whatever the guest sends is bounded, checked, and only then used. */
+/* agent_client.h: the host's end of the agent's protocol. Whatever the guest sends is bounded, checked, and only then
+ * used. */
 #ifndef MAYFLY_CONTAINERS_AGENT_CLIENT_H
 #define MAYFLY_CONTAINERS_AGENT_CLIENT_H
 

@@ -63,7 +63,8 @@ static void join_command(json_t *status, char *dst, size_t size)
 	size_t i, len = 0;
 
 	dst[0] = '\0';
-	json_array_foreach(command, i, word) {
+	json_array_foreach(command, i, word)
+	{
 		if (len < size)
 			len += (size_t)snprintf(dst + len, size - len, "%s%s", i ? " " : "", json_string_value(word));
 	}
@@ -108,8 +109,8 @@ static void describe_state(json_t *status, char *dst, size_t size)
 		snprintf(dst, size, "running %s", age);
 	} else if (strcmp(state, "exited") == 0) {
 		describe_age(string_of(status, "finished"), age, sizeof(age));
-		snprintf(dst, size, "exited (%d) %s ago",
-			 (int)json_integer_value(json_object_get(status, "exit_code")), age);
+		snprintf(dst, size, "exited (%d) %s ago", (int)json_integer_value(json_object_get(status, "exit_code")),
+			 age);
 	} else {
 		snprintf(dst, size, "%s", state);
 	}
@@ -121,7 +122,8 @@ static void describe_ports(json_t *status, char *dst, size_t size)
 	size_t i, len = 0;
 
 	dst[0] = '\0';
-	json_array_foreach(json_object_get(status, "ports"), i, port) {
+	json_array_foreach(json_object_get(status, "ports"), i, port)
+	{
 		if (len < size)
 			len += (size_t)snprintf(dst + len, size - len, "%s%s:%d->%d/%s", i ? ", " : "",
 						string_of(port, "address"),

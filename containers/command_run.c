@@ -1,4 +1,5 @@
-/* command_run.c: `mayfly-run run`: an image and options made into a container, kept by this process or one behind it. */
+/* command_run.c: `mayfly-run run`: an image and options made into a container, kept by this process or one behind it.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -40,7 +41,8 @@ static int add_ulimits(struct request *r, const struct options *o, struct error 
 		const char *word = o->ulimits.word[i], *equals = strchr(word, '=');
 
 		if (!equals || equals == word || !equals[1] || strlen(word) * 2 >= sizeof(text))
-			return error_set(err, -EINVAL, "--ulimit: \"%.40s\" (needs NAME=SOFT[:HARD], as in nofile=1024)", word);
+			return error_set(err, -EINVAL,
+					 "--ulimit: \"%.40s\" (needs NAME=SOFT[:HARD], as in nofile=1024)", word);
 		snprintf(text, sizeof(text), "%s%s%s", word, strchr(equals, ':') ? "" : ":",
 			 strchr(equals, ':') ? "" : equals + 1);
 		request_add(r, "rlimit", text);
@@ -93,9 +95,9 @@ static json_t *ports_json(const struct network *n)
 	for (i = 0; i < n->nr_ports; i++) {
 		const struct port *p = &n->ports[i];
 
-		json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:s}", "address", *p->address ? p->address : "0.0.0.0",
-						      "host", p->host, "container", p->guest, "protocol",
-						      p->udp ? "udp" : "tcp"));
+		json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:s}", "address",
+						      *p->address ? p->address : "0.0.0.0", "host", p->host,
+						      "container", p->guest, "protocol", p->udp ? "udp" : "tcp"));
 	}
 	return list;
 }
@@ -160,9 +162,13 @@ static int keep(struct run *run, int ready, struct error *err)
 	struct keeper keeper = {
 		.places = run->places,
 		.instance = &run->instance,
-		.config = { .cpus = o->cpus, .memory = o->memory, .kernel = o->kernel,
-			    .hostname = o->hostname ? o->hostname : run->instance.id, .kernel_args = kernel_args,
-			    .drives = &run->drives, .network = &run->network },
+		.config = { .cpus = o->cpus,
+			    .memory = o->memory,
+			    .kernel = o->kernel,
+			    .hostname = o->hostname ? o->hostname : run->instance.id,
+			    .kernel_args = kernel_args,
+			    .drives = &run->drives,
+			    .network = &run->network },
 		.main = &run->main,
 		.in = o->interactive && !o->detach ? STDIN_FILENO : -1,
 		.out = o->detach ? -1 : STDOUT_FILENO,
@@ -222,7 +228,8 @@ static int check(const struct options *o, struct error *err)
 	if (o->name && !instance_is_name(o->name)) {
 		text_escape(shown, sizeof(shown), o->name, strlen(o->name));
 		return error_set(err, -EINVAL,
-				 "--name: \"%s\" (needs 1 to 63 letters, digits, _, . or -, a letter or digit first)", shown);
+				 "--name: \"%s\" (needs 1 to 63 letters, digits, _, . or -, a letter or digit first)",
+				 shown);
 	}
 	if (o->stop_signal && signal_number(o->stop_signal) < 0)
 		return error_set(err, -EINVAL, "--stop-signal: \"%.40s\" (needs a signal, as in INT)", o->stop_signal);

@@ -16,8 +16,8 @@
 #include "text.h"
 
 #define BEFORE     INSTANCE_LOG ".1"
-#define HEAD_ROOM  64    /* of a record, up to its text */
-#define TIME_LEN   30    /* with the Z */
+#define HEAD_ROOM  64 /* of a record, up to its text */
+#define TIME_LEN   30 /* with the Z */
 #define READ_SIZE  65536
 #define RECORD_MAX (FRAME_MAX + HEAD_ROOM + 1)
 #define FRAME_MAX  65536
@@ -27,8 +27,9 @@ int container_log_open(struct container_log *log, const struct instance *i, stru
 {
 	*log = (struct container_log){ .dir = i->dir };
 	log->fd = openat(i->dir, INSTANCE_LOG, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0600);
-	return log->fd < 0 ? error_set(err, -errno, "%s/" INSTANCE_LOG ": %s", text_path_shown(i->path), strerror(errno))
-			   : 0;
+	return log->fd < 0
+		       ? error_set(err, -errno, "%s/" INSTANCE_LOG ": %s", text_path_shown(i->path), strerror(errno))
+		       : 0;
 }
 
 static void start_again(struct container_log *log)

@@ -10,8 +10,8 @@
 #include "instance.h"
 
 /*
- * The format is that of Kubernetes' container logs: "2026-11-21T03:51:00.123456789Z stdout F text", P in place of F when
- * the line goes on in the next record. When the file is full it becomes log.1, in the place of the one before.
+ * The format is that of Kubernetes' container logs: "2026-11-21T03:51:00.123456789Z stdout F text", P in place of F
+ * when the line goes on in the next record. When the file is full it becomes log.1, in the place of the one before.
  */
 #define CONTAINER_LOG_MAX (4 << 20) /* bytes of each of the two files */
 

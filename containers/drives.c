@@ -99,17 +99,30 @@ static int make_nameless(const struct places *p, struct error *err)
 int drives_make_ext4(int fd, uint64_t size, bool journal, struct error *err)
 {
 	char path[32], blocks[32];
-	const char *argv[] = { "mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-E",
-			       "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0", "-O",
-			       journal ? "has_journal" : "^has_journal", path, blocks, NULL };
+	const char *argv[] = { "mke2fs",
+			       "-q",
+			       "-F",
+			       "-t",
+			       "ext4",
+			       "-m",
+			       "0",
+			       "-E",
+			       "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
+			       "-O",
+			       journal ? "has_journal" : "^has_journal",
+			       path,
+			       blocks,
+			       NULL };
 	const int keep[] = { fd, -1 };
-	struct spawn spawn = { .argv = argv, .in = -1, .out = -1, .err = STDERR_FILENO, .keep = keep,
-			       .death_signal = SIGKILL };
+	struct spawn spawn = {
+		.argv = argv, .in = -1, .out = -1, .err = STDERR_FILENO, .keep = keep, .death_signal = SIGKILL
+	};
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	snprintf(blocks, sizeof(blocks), "%lluk", (unsigned long long)(size >> 10));
 	if (ftruncate(fd, (off_t)size))
-		return error_set(err, -errno, "a disk of %llu MiB: %s", (unsigned long long)(size >> 20), strerror(errno));
+		return error_set(err, -errno, "a disk of %llu MiB: %s", (unsigned long long)(size >> 20),
+				 strerror(errno));
 	return spawn_run(&spawn, err);
 }
 
@@ -181,8 +194,9 @@ int drives_make_erofs(const char *source, const struct places *p, struct error *
 	char path[32], folder[PATH_MAX];
 	const char *argv[] = { "mkfs.erofs", "--quiet", path, folder, NULL };
 	const int keep[] = { fd, -1 };
-	struct spawn spawn = { .argv = argv, .in = -1, .out = -1, .err = STDERR_FILENO, .keep = keep,
-			       .death_signal = SIGKILL };
+	struct spawn spawn = {
+		.argv = argv, .in = -1, .out = -1, .err = STDERR_FILENO, .keep = keep, .death_signal = SIGKILL
+	};
 
 	if (fd < 0)
 		return fd;
@@ -208,10 +222,12 @@ static int open_path(const char *source, bool *read_only, const struct places *p
 	if (S_ISDIR(st.st_mode) && *read_only)
 		return drives_make_erofs(source, p, err);
 	if (S_ISDIR(st.st_mode))
-		return error_set(err, -EOPNOTSUPP,
-				 "--volume: %s: a folder of the host cannot be written to from a machine of its own (needs "
-				 ":ro, a copy of what is in it now; a volume, NAME:DIR, keeps what is written; `cp` takes "
-				 "files out)", text_path_shown(source));
+		return error_set(
+			err, -EOPNOTSUPP,
+			"--volume: %s: a folder of the host cannot be written to from a machine of its own (needs "
+			":ro, a copy of what is in it now; a volume, NAME:DIR, keeps what is written; `cp` takes "
+			"files out)",
+			text_path_shown(source));
 	fd = open(source, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return error_set(err, -errno, "--volume: %s: %s", text_path_shown(source), strerror(errno));
@@ -239,7 +255,8 @@ static int open_one(struct drives *d, char *word, const struct places *p, struct
 	char *target = strchr(word, ':'), *mode = target ? strchr(target + 1, ':') : NULL;
 	struct drive drive = { 0 };
 
-	if (!target || target == word || target[1] != '/' || (mode && strcmp(mode, ":ro") != 0 && strcmp(mode, ":rw") != 0))
+	if (!target || target == word || target[1] != '/' ||
+	    (mode && strcmp(mode, ":ro") != 0 && strcmp(mode, ":rw") != 0))
 		return error_set(err, -EINVAL, "--volume: \"%.96s\" (needs %s)", word, volume_needs);
 	*target++ = '\0';
 	if (mode) {

@@ -1,4 +1,5 @@
-/* drives.h: what becomes a disk of the machine: the image, volumes, scratch. None leaves a file behind that was made for it. */
+/* drives.h: what becomes a disk of the machine: the image, volumes, scratch. None leaves a file behind that was made
+ * for it. */
 #ifndef MAYFLY_CONTAINERS_DRIVES_H
 #define MAYFLY_CONTAINERS_DRIVES_H
 

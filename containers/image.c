@@ -53,7 +53,8 @@ static void stamp_source(struct answer *a, const char *source)
 	if (S_ISDIR(st.st_mode) &&
 	    (snprintf(index, sizeof(index), "%s/index.json", source) >= PATH_MAX || stat(index, &st)))
 		return;
-	snprintf(a->stamp, sizeof(a->stamp), MAYFLY_VERSION " %" PRIu64 ":%" PRIu64 " %" PRId64 " %" PRId64 ".%09ld %" PRId64 ".%09ld",
+	snprintf(a->stamp, sizeof(a->stamp),
+		 MAYFLY_VERSION " %" PRIu64 ":%" PRIu64 " %" PRId64 " %" PRId64 ".%09ld %" PRId64 ".%09ld",
 		 (uint64_t)st.st_dev, (uint64_t)st.st_ino, (int64_t)st.st_size, (int64_t)st.st_mtim.tv_sec,
 		 st.st_mtim.tv_nsec, (int64_t)st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
 }

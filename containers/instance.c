@@ -16,12 +16,12 @@
 #include "jailer/remove.h"
 #include "text.h"
 
-#define LOCK_NAME     "lock"
-#define NAMES         "names"   /* links from names to ids */
-#define GLOBAL_LOCK   ".lock"   /* shared while an instance comes into being, alone while others are taken away */
-#define STATUS_MAX    (1 << 20) /* bytes; ours are far smaller */
-#define END_PATIENCE  3000      /* milliseconds for a process to end by itself */
-#define CREATE_TRIES  16
+#define LOCK_NAME    "lock"
+#define NAMES        "names"   /* links from names to ids */
+#define GLOBAL_LOCK  ".lock"   /* shared while an instance comes into being, alone while others are taken away */
+#define STATUS_MAX   (1 << 20) /* bytes; ours are far smaller */
+#define END_PATIENCE 3000      /* milliseconds for a process to end by itself */
+#define CREATE_TRIES 16
 
 const char *instance_state_name(enum instance_state state)
 {
@@ -82,9 +82,12 @@ static int take_name(const struct places *p, const char *name, const char *id, s
 					 strerror(errno));
 		len = readlinkat(p->state, path, target, sizeof(target) - 1);
 		target[len > 0 ? len : 0] = '\0';
-		if (len > 0 && is_id(target, (size_t)len) && faccessat(p->state, target, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-			return error_set(err, -EEXIST, "--name: \"%s\" is the name of %s (needs one of its own, or "
-					 "`mayfly-run rm %s` first)", name, target, name);
+		if (len > 0 && is_id(target, (size_t)len) &&
+		    faccessat(p->state, target, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+			return error_set(err, -EEXIST,
+					 "--name: \"%s\" is the name of %s (needs one of its own, or "
+					 "`mayfly-run rm %s` first)",
+					 name, target, name);
 		(void)unlinkat(p->state, path, 0);
 	}
 	return error_set(err, -EEXIST, "--name: \"%s\" is taken again and again", name);
@@ -193,7 +196,8 @@ int instance_create(const struct places *p, const char *name, struct instance *o
 
 	*out = (struct instance){ .dir = -1, .lock = -1 };
 	if (all < 0)
-		return error_set(err, -errno, "%s/" GLOBAL_LOCK ": %s", text_path_shown(p->state_path), strerror(errno));
+		return error_set(err, -errno, "%s/" GLOBAL_LOCK ": %s", text_path_shown(p->state_path),
+				 strerror(errno));
 	ret = create(p, name, out, err);
 	close(all);
 	return ret;
@@ -322,8 +326,9 @@ struct process status_process(json_t *status, const char *key)
 
 void status_set_process(json_t *status, const char *key, const struct process *process)
 {
-	json_object_set_new(status, key,
-			    json_pack("{s:I, s:I}", "pid", (json_int_t)process->pid, "start", (json_int_t)process->start));
+	json_object_set_new(
+		status, key,
+		json_pack("{s:I, s:I}", "pid", (json_int_t)process->pid, "start", (json_int_t)process->start));
 }
 
 /* ---- the end ---- */

@@ -1,4 +1,5 @@
-/* keeper.c: the process that keeps one container: starts its machine, relays its streams, records its end, cleans up. */
+/* keeper.c: the process that keeps one container: starts its machine, relays its streams, records its end, cleans up.
+ */
 #include "keeper.h"
 
 #include <errno.h>
@@ -16,9 +17,9 @@
 
 #include "control.h"
 #include "relay.h"
+#include "tail.h"
 #include "terminal.h"
 #include "text.h"
-#include "tail.h"
 
 #define BOOT_PATIENCE_MS 120000 /* from the start of the machine to the agent's call */
 #define END_PATIENCE_MS  15000  /* from the end of the command to the end of the machine; the agent takes 5 s at most */
@@ -42,16 +43,16 @@ struct life {
 	struct relay relay;
 	struct container_log log;
 	struct tail console, errors;
-	int signals;       /* signalfd */
+	int signals;        /* signalfd */
 	int machine_status; /* as from waitpid */
 	bool machine_ended;
-	int code;          /* what to end with; -1: not known yet */
-	bool terminated;   /* the machine was told to end */
-	bool prepared;      /* the command can be started */
-	bool told;          /* to start it */
-	bool killed;        /* the command was sent SIGKILL */
-	int starter;        /* the connection that said start and waits for the answer; -1: none */
-	int64_t deadline;  /* in ms of CLOCK_MONOTONIC; 0: none */
+	int code;         /* what to end with; -1: not known yet */
+	bool terminated;  /* the machine was told to end */
+	bool prepared;    /* the command can be started */
+	bool told;        /* to start it */
+	bool killed;      /* the command was sent SIGKILL */
+	int starter;      /* the connection that said start and waits for the answer; -1: none */
+	int64_t deadline; /* in ms of CLOCK_MONOTONIC; 0: none */
 };
 
 static int64_t now_ms(void)
@@ -459,7 +460,11 @@ static void end_children(struct life *l)
 
 int keeper_run(struct keeper *k, struct error *err)
 {
-	struct life l = { .k = k, .code = -1, .starter = -1, .log = { .fd = -1 }, .machine = { .listener = -1, .console = -1, .errors = -1 } };
+	struct life l = { .k = k,
+			  .code = -1,
+			  .starter = -1,
+			  .log = { .fd = -1 },
+			  .machine = { .listener = -1, .console = -1, .errors = -1 } };
 	struct error left = { 0 };
 
 	l.relay = (struct relay){ .in = k->in, .out = k->out, .err = k->err, .log = &l.log };

@@ -1,4 +1,5 @@
-/* keeper.h: the process that keeps one container: starts its machine, relays its streams, records its end, cleans up. */
+/* keeper.h: the process that keeps one container: starts its machine, relays its streams, records its end, cleans up.
+ */
 #ifndef MAYFLY_CONTAINERS_KEEPER_H
 #define MAYFLY_CONTAINERS_KEEPER_H
 
@@ -25,7 +26,8 @@ struct keeper {
 	bool log;             /* for `logs` */
 	bool remove;          /* leave nothing behind, not even the status */
 	int ready;            /* gets a byte once the command runs, and is closed in any case; -1: nobody asks */
-	int control; /* listens for words (control.h); the command waits for "start". 0: there is none, and it runs at once */
+	int control; /* listens for words (control.h); the command waits for "start". 0: there is none, and it runs at
+			once */
 	/* The guest is there, its command not yet started; NULL: nothing more to do. Returns 0 or an error. */
 	int (*prepare)(struct keeper *keeper, struct error *err);
 	void *owner; /* for prepare */

@@ -110,7 +110,8 @@ int machine_boot_args(const struct machine_config *c, char *dst, size_t size, st
 		put_value(&l, "dns", c->network->dns);
 	return l.full ? error_set(err, -E2BIG,
 				  "volumes and host name make the kernel's command line longer than %d bytes (needs "
-				  "shorter or fewer of them)", BOOT_ARGS_MAX)
+				  "shorter or fewer of them)",
+				  BOOT_ARGS_MAX)
 		      : 0;
 }
 
@@ -141,11 +142,11 @@ static json_t *config_json(const struct machine_config *c, const char *boot_args
 			json_object_set_new(card, "guest_mac", json_string(c->network->mac));
 		json_array_append_new(cards, card);
 	}
-	return json_pack("{s:{s:s, s:s, s:s}, s:{s:I, s:I}, s:o, s:o, s:{s:i, s:s}}", "boot-source", "kernel_image_path",
-			 JAIL_KERNEL, "initrd_path", JAIL_INITRD, "boot_args", boot_args, "machine-config", "vcpu_count",
-			 (json_int_t)c->cpus, "mem_size_mib", (json_int_t)(c->memory / MIB), "drives", drives,
-			 "network-interfaces", cards, "vsock", "guest_cid", GUEST_CID, "uds_path",
-			 JAIL_VSOCK "/" INSTANCE_SOCKET);
+	return json_pack("{s:{s:s, s:s, s:s}, s:{s:I, s:I}, s:o, s:o, s:{s:i, s:s}}", "boot-source",
+			 "kernel_image_path", JAIL_KERNEL, "initrd_path", JAIL_INITRD, "boot_args", boot_args,
+			 "machine-config", "vcpu_count", (json_int_t)c->cpus, "mem_size_mib",
+			 (json_int_t)(c->memory / MIB), "drives", drives, "network-interfaces", cards, "vsock",
+			 "guest_cid", GUEST_CID, "uds_path", JAIL_VSOCK "/" INSTANCE_SOCKET);
 }
 
 static int write_config(const struct instance *i, const struct machine_config *c, uid_t uid, struct error *err)
@@ -185,7 +186,8 @@ static int listen_for_agent(const struct instance *i, uid_t uid, struct error *e
 	folder = openat(i->dir, INSTANCE_VSOCK, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	/* By descriptor: paths of sockets end after 107 bytes. */
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/" INSTANCE_SOCKET "_%d", folder, AGENT_PORT);
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/" INSTANCE_SOCKET "_%d", folder,
+		 AGENT_PORT);
 	if (folder < 0 || fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) || listen(fd, 1) ||
 	    (uid && (fchownat(folder, strrchr(address.sun_path, '/') + 1, uid, uid, AT_SYMLINK_NOFOLLOW) ||
 		     fchown(folder, uid, uid))))
@@ -245,8 +247,8 @@ static int find_files(struct command_line *c, const struct places *p, const stru
 	if (!ret && config->kernel)
 		snprintf(path, sizeof(path), "%s", config->kernel);
 	else if (!ret)
-		ret = places_file(p, one ? "kernel/vmlinux-up" : "kernel/vmlinux-smp", one ? "vmlinux-up" : "vmlinux-smp",
-				  "the guest's kernel", path, err);
+		ret = places_file(p, one ? "kernel/vmlinux-up" : "kernel/vmlinux-smp",
+				  one ? "vmlinux-up" : "vmlinux-smp", "the guest's kernel", path, err);
 	if (ret)
 		return ret;
 	snprintf(c->kernel, sizeof(c->kernel), "%s:" JAIL_KERNEL ":ro", path);
@@ -259,8 +261,8 @@ static int find_files(struct command_line *c, const struct places *p, const stru
 static void make_command_line(struct command_line *c, const struct places *p, const struct instance *i,
 			      const struct machine_config *config)
 {
-	static const char *const fixed[] = { "--new-user-ns", "--new-pid-ns", "--new-net-ns", "--new-ipc-ns", "--new-uts-ns",
-					     "--cleanup" };
+	static const char *const fixed[] = { "--new-user-ns", "--new-pid-ns", "--new-net-ns",
+					     "--new-ipc-ns",  "--new-uts-ns", "--cleanup" };
 	unsigned int n, api;
 
 	instance_jails(p, i, c->jails);
@@ -300,7 +302,9 @@ static int start_jailer(struct command_line *c, struct machine *m, struct error 
 {
 	int console[2] = { -1, -1 }, errors[2] = { -1, -1 };
 	/* SIGTERM: the jailer hands it on, and removes the jail when the monitor has ended. */
-	struct spawn spawn = { .argv = c->argv, .in = -1, .keep = c->keep, .death_signal = SIGTERM, .new_session = true };
+	struct spawn spawn = {
+		.argv = c->argv, .in = -1, .keep = c->keep, .death_signal = SIGTERM, .new_session = true
+	};
 	pid_t pid = -1;
 
 	if (pipe2(console, O_CLOEXEC | O_NONBLOCK) || pipe2(errors, O_CLOEXEC | O_NONBLOCK)) {

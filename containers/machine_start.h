@@ -38,7 +38,8 @@ int machine_start(const struct places *places, const struct instance *instance, 
 
 void machine_close(struct machine *machine);
 
-/* machine_boot_args - the kernel's command line: ours, network and mounts, in dst. -E2BIG: longer than a kernel takes. */
+/* machine_boot_args - the kernel's command line: ours, network and mounts, in dst. -E2BIG: longer than a kernel takes.
+ */
 int machine_boot_args(const struct machine_config *config, char *dst, size_t size, struct error *err);
 
 #endif

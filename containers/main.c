@@ -19,9 +19,9 @@ int complain(const struct error *err, int status)
 static int run(struct options *options)
 {
 	static int (*const commands[COMMANDS])(struct options *, const struct places *) = {
-		[COMMAND_RUN] = command_run,   [COMMAND_PS] = command_ps,     [COMMAND_EXEC] = command_exec,
-		[COMMAND_LOGS] = command_logs, [COMMAND_STOP] = command_stop, [COMMAND_KILL] = command_kill,
-		[COMMAND_RM] = command_rm,     [COMMAND_CP] = command_cp,     [COMMAND_WAIT] = command_wait,
+		[COMMAND_RUN] = command_run,         [COMMAND_PS] = command_ps,     [COMMAND_EXEC] = command_exec,
+		[COMMAND_LOGS] = command_logs,       [COMMAND_STOP] = command_stop, [COMMAND_KILL] = command_kill,
+		[COMMAND_RM] = command_rm,           [COMMAND_CP] = command_cp,     [COMMAND_WAIT] = command_wait,
 		[COMMAND_INSPECT] = command_inspect,
 	};
 	static struct places places;

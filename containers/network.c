@@ -178,8 +178,8 @@ static int open_tap(struct network *n, struct error *err)
 	snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", n->tap);
 	/* One that is not there would be made, as root; it would have no address and end with us. */
 	if (if_nametoindex(n->tap) == 0)
-		return error_set(err, -ENODEV, "--net: %s: no such TAP (ip tuntap add %s mode tap user %u makes it)", n->tap,
-				 n->tap, geteuid());
+		return error_set(err, -ENODEV, "--net: %s: no such TAP (ip tuntap add %s mode tap user %u makes it)",
+				 n->tap, n->tap, geteuid());
 	n->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
 	if (n->fd < 0)
 		return error_set(err, -errno, "/dev/net/tun: %s", strerror(errno));
@@ -196,14 +196,20 @@ static int open_tap(struct network *n, struct error *err)
  * it has begun. */
 static int start_passt(struct network *n, int socket_fd, int ready, int errors, struct error *err)
 {
-	static const char *const fixed[] = { "passt", "--foreground", "--quiet", "--ipv4-only", "--no-map-gw", "--no-dhcp",
-					     "--no-dhcpv6", "--no-ndp", "--no-ra", "--address", USER_IP, "--netmask",
-					     USER_BITS, "--gateway", USER_GATEWAY, "--dns-forward", USER_DNS };
+	static const char *const fixed[] = { "passt",         "--foreground", "--quiet",  "--ipv4-only", "--no-map-gw",
+					     "--no-dhcp",     "--no-dhcpv6",  "--no-ndp", "--no-ra",     "--address",
+					     USER_IP,         "--netmask",    USER_BITS,  "--gateway",   USER_GATEWAY,
+					     "--dns-forward", USER_DNS };
 	const char *argv[WORDS_MAX] = { NULL };
 	char words[PORTS_MAX + 2][WORD_SIZE];
 	const int keep[] = { socket_fd, ready, -1 };
-	struct spawn spawn = { .argv = argv, .in = -1, .out = -1, .err = errors, .keep = keep,
-			       .death_signal = SIGTERM, .new_session = true };
+	struct spawn spawn = { .argv = argv,
+			       .in = -1,
+			       .out = -1,
+			       .err = errors,
+			       .keep = keep,
+			       .death_signal = SIGTERM,
+			       .new_session = true };
 	unsigned int nr = sizeof(fixed) / sizeof(fixed[0]), i;
 
 	memcpy(argv, fixed, sizeof(fixed));

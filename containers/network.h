@@ -33,7 +33,8 @@ struct network {
 	int errors; /* what passt says; -1: none */
 };
 
-/* network_parse - what the options say. Without --net: user where the host itself has a route, or with -p, else none. */
+/* network_parse - what the options say. Without --net: user where the host itself has a route, or with -p, else none.
+ */
 int network_parse(const struct options *options, struct network *out, struct error *err);
 
 /* network_parse_port - [IP:]PORT:PORT[/tcp|udp], or PORT alone for both. */

@@ -20,7 +20,8 @@
 #define REMOVE_TRIES 200 /* of 10 ms: a killed process leaves its cgroup when it is gone */
 
 /* Hierarchies of version 1 that count or limit something of a machine; others are left to whoever made them. */
-static const char *const controllers[] = { "memory", "cpu", "cpuacct", "pids", "cpuset", "blkio", "freezer", "devices", "net_cls", "perf_event" };
+static const char *const controllers[] = { "memory", "cpu",     "cpuacct", "pids",    "cpuset",
+					   "blkio",  "freezer", "devices", "net_cls", "perf_event" };
 
 #define NR_CONTROLLERS (sizeof(controllers) / sizeof(controllers[0]))
 
@@ -56,7 +57,8 @@ int oci_cgroup_path(const char *wanted, const char *id, char out[PATH_MAX], stru
 	if (!wanted || !*wanted) {
 		snprintf(out, PATH_MAX, "/mayfly-oci/%s", id);
 	} else if (name) {
-		len = prefix > wanted ? put_slice(out, wanted, (size_t)(prefix - wanted)) : put_slice(out, "system.slice", 12);
+		len = prefix > wanted ? put_slice(out, wanted, (size_t)(prefix - wanted))
+				      : put_slice(out, "system.slice", 12);
 		snprintf(out + len, PATH_MAX - len, "/%.*s%s%s.scope", (int)(name - prefix - 1), prefix + 1,
 			 name > prefix + 1 ? "-" : "", name + 1);
 	} else {
@@ -65,7 +67,8 @@ int oci_cgroup_path(const char *wanted, const char *id, char out[PATH_MAX], stru
 	for (at = out; (at = strstr(at, "/..")) != NULL; at += 3)
 		if (at[3] == '/' || !at[3])
 			return error_set(err, -EINVAL, "linux.cgroupsPath: has .. in it");
-	return strspn(out, "/") == strlen(out) ? error_set(err, -EINVAL, "linux.cgroupsPath: needs to name a cgroup") : 0;
+	return strspn(out, "/") == strlen(out) ? error_set(err, -EINVAL, "linux.cgroupsPath: needs to name a cgroup")
+					       : 0;
 }
 
 /* In version 2 the same for all. NULL: the host has no such hierarchy. */
@@ -104,8 +107,9 @@ static int set(const char *path, const char *controller, const char *file, const
 	int ret = place(folder, controller, path) ? write_file(folder, file, value) : -ENOENT;
 
 	if (ret)
-		return error_set(err, ret, "cgroup: %s/%s: cannot be set to %s: %s%s", text_path_shown(path), file, value,
-				 strerror(-ret), ret == -ENOENT ? " (the host has no such controller here)" : "");
+		return error_set(err, ret, "cgroup: %s/%s: cannot be set to %s: %s%s", text_path_shown(path), file,
+				 value, strerror(-ret),
+				 ret == -ENOENT ? " (the host has no such controller here)" : "");
 	return 0;
 }
 
@@ -215,7 +219,8 @@ static int join(const char *controller, const char *path, struct error *err)
 		return 0;
 	snprintf(pid, sizeof(pid), "%d", getpid());
 	ret = write_file(folder, "cgroup.procs", pid);
-	return ret ? error_set(err, ret, "cgroup: %s: cannot be joined: %s", text_path_shown(folder), strerror(-ret)) : 0;
+	return ret ? error_set(err, ret, "cgroup: %s: cannot be joined: %s", text_path_shown(folder), strerror(-ret))
+		   : 0;
 }
 
 int oci_cgroup_join(const char *path, const struct oci_resources *resources, struct error *err)

@@ -1,4 +1,5 @@
-/* oci_cgroup.h: the cgroup that an engine names for a container: made, limited, joined and removed; versions 1 and 2. */
+/* oci_cgroup.h: the cgroup that an engine names for a container: made, limited, joined and removed; versions 1 and 2.
+ */
 #ifndef MAYFLY_CONTAINERS_OCI_CGROUP_H
 #define MAYFLY_CONTAINERS_OCI_CGROUP_H
 

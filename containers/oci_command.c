@@ -1,4 +1,5 @@
-/* oci_command.c: looks for a container's command in its root file system, so that create can say what is wrong with it. */
+/* oci_command.c: looks for a container's command in its root file system, so that create can say what is wrong with it.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -19,7 +20,8 @@ static int look_at(int root, const char *path, const char *cwd)
 	struct stat st;
 	int fd;
 
-	if (snprintf(whole, sizeof(whole), "%s%s%s", *path == '/' ? "" : cwd, *path == '/' ? "" : "/", path) >= PATH_MAX)
+	if (snprintf(whole, sizeof(whole), "%s%s%s", *path == '/' ? "" : cwd, *path == '/' ? "" : "/", path) >=
+	    PATH_MAX)
 		return ENAMETOOLONG;
 	fd = (int)syscall(SYS_openat2, root, whole, &how, sizeof(how));
 	if (fd < 0)
@@ -39,7 +41,8 @@ static bool may_be_elsewhere(const struct oci_spec *spec)
 
 	for (i = 0; i < spec->nr_mounts; i++)
 		if (spec->mounts[i].kind == MOUNT_BIND && strncmp(spec->mounts[i].destination, "/etc/", 5) != 0 &&
-		    strncmp(spec->mounts[i].destination, "/run/", 5) != 0 && strncmp(spec->mounts[i].destination, "/dev/", 5) != 0)
+		    strncmp(spec->mounts[i].destination, "/run/", 5) != 0 &&
+		    strncmp(spec->mounts[i].destination, "/dev/", 5) != 0)
 			return true;
 	return false;
 }
@@ -49,9 +52,9 @@ static const char *path_of(const struct oci_process *p)
 	json_t *entry;
 	size_t i;
 
-	json_array_foreach(p->env, i, entry)
-		if (strncmp(json_string_value(entry), "PATH=", 5) == 0)
-			return json_string_value(entry) + 5;
+	json_array_foreach(p->env, i, entry) if (strncmp(json_string_value(entry), "PATH=", 5) ==
+						 0) return json_string_value(entry) +
+		5;
 	return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 }
 
@@ -92,7 +95,8 @@ int oci_command_check(const struct oci_spec *spec, struct error *err)
 	/* Engines make exit statuses 127 and 126 of these words. */
 	text_escape(shown, sizeof(shown), name, strlen(name));
 	if (why == EISDIR || why == EACCES)
-		return error_set(err, -EACCES, "exec: \"%s\": permission denied%s", shown, why == EISDIR ? " (a folder)" : "");
+		return error_set(err, -EACCES, "exec: \"%s\": permission denied%s", shown,
+				 why == EISDIR ? " (a folder)" : "");
 	if (strchr(name, '/'))
 		return error_set(err, -why, "exec: \"%s\": no such file or directory", shown);
 	return error_set(err, -ENOENT, "exec: \"%s\": executable file not found in $PATH", shown);

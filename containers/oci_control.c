@@ -86,7 +86,8 @@ int oci_kill(const struct oci_options *o, const struct places *places, struct er
 
 	(void)places;
 	if (number <= 0 || number > 63) {
-		error_set(err, -EINVAL, "kill: \"%.40s\" is no signal (needs a number or a name, as in TERM)", o->signal);
+		error_set(err, -EINVAL, "kill: \"%.40s\" is no signal (needs a number or a name, as in TERM)",
+			  o->signal);
 		return -1;
 	}
 	ret = oci_state_open(o->root, o->id, &c, err);
@@ -179,8 +180,10 @@ static int ask_api(const struct oci_container *c, const char *state, struct erro
 	if (fd < 0)
 		return fd;
 	body = snprintf(answer, sizeof(answer), "{\"state\": \"%s\"}", state);
-	len = snprintf(text, sizeof(text), "PATCH /vm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-		       "Content-Length: %d\r\n\r\n%s", body, answer);
+	len = snprintf(text, sizeof(text),
+		       "PATCH /vm HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+		       "Content-Length: %d\r\n\r\n%s",
+		       body, answer);
 	if (send(fd, text, (size_t)len, MSG_NOSIGNAL) == len && poll(&poll_fd, 1, API_PATIENCE_MS) == 1)
 		n = recv(fd, answer, sizeof(answer) - 1, 0);
 	close(fd);

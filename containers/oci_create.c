@@ -92,9 +92,17 @@ static int keep_machine(struct creation *c, int control, struct error *err)
 {
 	struct request request = { 0 };
 	struct keeper keeper = {
-		.places = c->places, .instance = &c->container.machine, .status = c->container.state, .main = &request,
-		.in = STDIN_FILENO, .out = STDOUT_FILENO, .err = STDERR_FILENO, .ready = -1,
-		.control = control, .prepare = prepare, .owner = c,
+		.places = c->places,
+		.instance = &c->container.machine,
+		.status = c->container.state,
+		.main = &request,
+		.in = STDIN_FILENO,
+		.out = STDOUT_FILENO,
+		.err = STDERR_FILENO,
+		.ready = -1,
+		.control = control,
+		.prepare = prepare,
+		.owner = c,
 	};
 	int ret = oci_machine_plan(&c->spec, c->container.id, &c->machine, err);
 
@@ -273,7 +281,8 @@ static int create(const struct oci_options *o, const struct places *places, pid_
 	c->options = o;
 	c->places = places;
 	if (!realpath(o->bundle ? o->bundle : ".", c->bundle)) {
-		ret = error_set(err, -errno, "--bundle: %s: %s", text_path_shown(o->bundle ? o->bundle : "."), strerror(errno));
+		ret = error_set(err, -errno, "--bundle: %s: %s", text_path_shown(o->bundle ? o->bundle : "."),
+				strerror(errno));
 	} else {
 		ret = check(c, err);
 		if (!ret)

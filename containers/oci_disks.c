@@ -49,15 +49,21 @@ static int check_bind(const struct oci_mount *m, struct error *err)
 	if (S_ISREG(st.st_mode) && st.st_size <= OCI_FILE_MAX)
 		return 0;
 	if (S_ISREG(st.st_mode))
-		return error_set(err, -EFBIG, "mounts: %s: a file of %lld MiB (needs 1 MiB at most, since it is copied into the "
-				 "microVM; a folder, read-only, may hold more)", shown, (long long)st.st_size >> 20);
+		return error_set(err, -EFBIG,
+				 "mounts: %s: a file of %lld MiB (needs 1 MiB at most, since it is copied into the "
+				 "microVM; a folder, read-only, may hold more)",
+				 shown, (long long)st.st_size >> 20);
 	if (!S_ISDIR(st.st_mode))
-		return error_set(err, -ENOTSUP, "mounts: %s: a socket or device of the host cannot be had in a microVM (needs to "
-				 "be a file or a read-only folder)", shown);
+		return error_set(err, -ENOTSUP,
+				 "mounts: %s: a socket or device of the host cannot be had in a microVM (needs to "
+				 "be a file or a read-only folder)",
+				 shown);
 	if (m->read_only)
 		return 0;
-	return error_set(err, -ENOTSUP, "mounts: %s: a folder of the host cannot be written to from a microVM (needs :ro, a copy "
-			 "of what is in it now)", shown);
+	return error_set(err, -ENOTSUP,
+			 "mounts: %s: a folder of the host cannot be written to from a microVM (needs :ro, a copy "
+			 "of what is in it now)",
+			 shown);
 }
 
 int oci_disks_check(const struct oci_spec *spec, struct error *err)
@@ -112,7 +118,8 @@ static int add_scratch(const char *bundle, const char *word, struct drives *out,
 	uint64_t size;
 
 	if (!words_size(word, &size) || size < 4 << 20)
-		return error_set(err, -EINVAL, OCI_ANNOTATION_SCRATCH ": \"%.40s\" (needs tmpfs or a size from 4M, as in 2G)", word);
+		return error_set(err, -EINVAL,
+				 OCI_ANNOTATION_SCRATCH ": \"%.40s\" (needs tmpfs or a size from 4M, as in 2G)", word);
 	folder = open_folder(bundle, err);
 	if (folder < 0)
 		return folder;

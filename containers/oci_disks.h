@@ -37,8 +37,8 @@ int oci_files_put(const struct oci_spec *spec, const struct instance *instance, 
 
 /*
  * oci_command_check - look for the command in the container's root, as execvp would
- * Engines tell "not found" from "cannot be run" by the sentence, and only of create. What the guest alone knows (mounts)
- * is left to it.
+ * Engines tell "not found" from "cannot be run" by the sentence, and only of create. What the guest alone knows
+ * (mounts) is left to it.
  */
 int oci_command_check(const struct oci_spec *spec, struct error *err);
 

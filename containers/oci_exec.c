@@ -85,8 +85,8 @@ static int find_process(struct execution *x, struct error *err)
 
 static int watch_signals(void)
 {
-	static const int not_ours[] = { SIGKILL, SIGSTOP, SIGCHLD, SIGPIPE, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP,
-					SIGTTIN, SIGTTOU };
+	static const int not_ours[] = { SIGKILL, SIGSTOP, SIGCHLD, SIGPIPE, SIGSEGV, SIGBUS,
+					SIGILL,  SIGFPE,  SIGABRT, SIGTRAP, SIGTTIN, SIGTTOU };
 	unsigned int i;
 	sigset_t set;
 
@@ -152,8 +152,9 @@ static int explain(const struct relay *relay, int ret, struct error *err)
 	if (!relay->refused)
 		return ret;
 	return error_set(err, ret, "exec failed: %s%s", guest.message,
-			 relay->code == 127 ? ": executable file not found in $PATH, or no such file or directory" :
-			 relay->code == 126 ? ": permission denied" : "");
+			 relay->code == 127   ? ": executable file not found in $PATH, or no such file or directory"
+			 : relay->code == 126 ? ": permission denied"
+					      : "");
 }
 
 /* The relay's agent is connected; streams are 0 to 2, or a terminal. */

@@ -37,9 +37,9 @@ static json_t *describe(struct oci_container *c)
 	int pid;
 	const char *status = oci_state_status(c, &pid);
 	json_t *annotations = json_object_get(c->state, "annotations");
-	json_t *json = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:s}", "ociVersion", OCI_VERSION, "id", c->id, "status", status,
-				 "pid", pid, "bundle", oci_state_text(c, "bundle"), "rootfs", oci_state_text(c, "rootfs"),
-				 "created", oci_state_text(c, "created"), "owner", "");
+	json_t *json = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:s}", "ociVersion", OCI_VERSION, "id", c->id,
+				 "status", status, "pid", pid, "bundle", oci_state_text(c, "bundle"), "rootfs",
+				 oci_state_text(c, "rootfs"), "created", oci_state_text(c, "created"), "owner", "");
 
 	if (annotations)
 		json_object_set(json, "annotations", annotations);
@@ -73,7 +73,8 @@ static void print_line(const struct oci_options *o, json_t *entry)
 		printf("%s\n", id);
 	else
 		printf("%-24s %-9d %-9s %s\n", id, (int)json_integer_value(json_object_get(entry, "pid")),
-		       json_string_value(json_object_get(entry, "status")), json_string_value(json_object_get(entry, "bundle")));
+		       json_string_value(json_object_get(entry, "status")),
+		       json_string_value(json_object_get(entry, "bundle")));
 }
 
 int oci_list(const struct oci_options *o, const struct places *places, struct error *err)
@@ -90,8 +91,7 @@ int oci_list(const struct oci_options *o, const struct places *places, struct er
 		return print(list, JSON_COMPACT);
 	if (!o->quiet)
 		printf("%-24s %-9s %-9s %s\n", "ID", "PID", "STATUS", "BUNDLE");
-	json_array_foreach(list, i, entry)
-		print_line(o, entry);
+	json_array_foreach(list, i, entry) print_line(o, entry);
 	json_decref(list);
 	return 0;
 }
@@ -169,15 +169,17 @@ static json_int_t number_in(const struct oci_container *c, const char *controlle
 
 static json_t *stats(const struct oci_container *c)
 {
-	json_int_t cpu = number_in(c, "cpu", "cpu.stat", "usage_usec ") * 1000, memory = number_in(c, "memory", "memory.current", NULL);
+	json_int_t cpu = number_in(c, "cpu", "cpu.stat", "usage_usec ") * 1000,
+		   memory = number_in(c, "memory", "memory.current", NULL);
 
 	if (!cpu)
 		cpu = number_in(c, "cpuacct", "cpuacct.usage", NULL);
 	if (!memory)
 		memory = number_in(c, "memory", "memory.usage_in_bytes", NULL);
-	return json_pack("{s:s, s:s, s:{s:{s:{s:I}}, s:{s:{s:I, s:I}}, s:{s:I}}}", "type", "stats", "id", c->id, "data", "cpu", "usage",
-			 "total", cpu, "memory", "usage", "usage", memory, "limit", number_in(c, "memory", "memory.max", NULL), "pids",
-			 "current", number_in(c, "pids", "pids.current", NULL));
+	return json_pack("{s:s, s:s, s:{s:{s:{s:I}}, s:{s:{s:I, s:I}}, s:{s:I}}}", "type", "stats", "id", c->id, "data",
+			 "cpu", "usage", "total", cpu, "memory", "usage", "usage", memory, "limit",
+			 number_in(c, "memory", "memory.max", NULL), "pids", "current",
+			 number_in(c, "pids", "pids.current", NULL));
 }
 
 int oci_events(const struct oci_options *o, const struct places *places, struct error *err)
@@ -205,11 +207,13 @@ int oci_features(const struct oci_options *o, const struct places *places, struc
 	(void)o;
 	(void)places;
 	(void)err;
-	return print(json_pack("{s:s, s:s, s:[], s:[s,s,s,s], s:{s:[s,s,s,s,s,s], s:{s:b}, s:{s:b, s:b, s:b}, s:{s:b}, s:{s:b}}, s:{s:s}}",
-			       "ociVersionMin", "1.0.0", "ociVersionMax", OCI_VERSION, "hooks", "mountOptions", "bind", "rbind", "ro", "rw",
-			       "linux", "namespaces", "cgroup", "ipc", "mount", "network", "pid", "uts", "seccomp", "enabled", 0, "cgroup",
-			       "v1", 1, "v2", 1, "systemd", 0, "apparmor", "enabled", 0, "selinux", "enabled", 0, "annotations",
-			       "org.mayfly.version", MAYFLY_VERSION),
+	return print(json_pack("{s:s, s:s, s:[], s:[s,s,s,s], s:{s:[s,s,s,s,s,s], s:{s:b}, s:{s:b, s:b, s:b}, s:{s:b}, "
+			       "s:{s:b}}, s:{s:s}}",
+			       "ociVersionMin", "1.0.0", "ociVersionMax", OCI_VERSION, "hooks", "mountOptions", "bind",
+			       "rbind", "ro", "rw", "linux", "namespaces", "cgroup", "ipc", "mount", "network", "pid",
+			       "uts", "seccomp", "enabled", 0, "cgroup", "v1", 1, "v2", 1, "systemd", 0, "apparmor",
+			       "enabled", 0, "selinux", "enabled", 0, "annotations", "org.mayfly.version",
+			       MAYFLY_VERSION),
 		     JSON_INDENT(2));
 }
 
@@ -228,7 +232,8 @@ static const char example[] =
 	"  \"hostname\": \"mayfly\",\n"
 	"  \"annotations\": { \"org.mayfly.scratch\": \"tmpfs\" },\n"
 	"  \"linux\": {\n"
-	"    \"resources\": { \"memory\": { \"limit\": 268435456 }, \"cpu\": { \"quota\": 100000, \"period\": 100000 } },\n"
+	"    \"resources\": { \"memory\": { \"limit\": 268435456 }, \"cpu\": { \"quota\": 100000, \"period\": 100000 } "
+	"},\n"
 	"    \"namespaces\": [ { \"type\": \"pid\" }, { \"type\": \"network\" }, { \"type\": \"mount\" } ]\n"
 	"  }\n"
 	"}\n";
@@ -241,7 +246,8 @@ int oci_example(const struct oci_options *o, const struct places *places, struct
 	if (folder >= 0)
 		fd = openat(folder, OCI_CONFIG, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
 	if (fd < 0 || write(fd, example, sizeof(example) - 1) != (ssize_t)sizeof(example) - 1)
-		ret = error_set(err, -errno, "%s/" OCI_CONFIG ": %s", text_path_shown(o->bundle ? o->bundle : "."), strerror(errno));
+		ret = error_set(err, -errno, "%s/" OCI_CONFIG ": %s", text_path_shown(o->bundle ? o->bundle : "."),
+				strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	if (folder >= 0)

@@ -10,11 +10,11 @@
 #include "oci_disks.h"
 #include "text.h"
 
-#define MIB             (1ull << 20)
-#define MEMORY_MIN      (64 * MIB) /* what a kernel, the agent and a small program need */
-#define MEMORY_DEFAULT  (512 * MIB)
-#define CPUS_MAX        32
-#define KERNEL_THREADS  96 /* that count for threads-max as well */
+#define MIB            (1ull << 20)
+#define MEMORY_MIN     (64 * MIB) /* what a kernel, the agent and a small program need */
+#define MEMORY_DEFAULT (512 * MIB)
+#define CPUS_MAX       32
+#define KERNEL_THREADS 96 /* that count for threads-max as well */
 
 /* ---- size ---- */
 
@@ -81,12 +81,16 @@ static int add_sysctls(struct oci_machine *m, const struct oci_spec *spec, struc
 	json_t *value;
 	int ret = 0;
 
-	json_object_foreach(spec->sysctl, name, value) {
+	json_object_foreach(spec->sysctl, name, value)
+	{
 		text = json_string_value(value);
-		if (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/") != strlen(name) ||
-		    strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/:, \t") != strlen(text) ||
+		if (strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/") !=
+			    strlen(name) ||
+		    strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/:, \t") !=
+			    strlen(text) ||
 		    snprintf(word, sizeof(word), "sysctl.%s=%s\"", name, text) >= (int)sizeof(word))
-			return error_set(err, -EINVAL, "linux.sysctl: %.60s: needs a name and a value of letters, digits and ._-/:,",
+			return error_set(err, -EINVAL,
+					 "linux.sysctl: %.60s: needs a name and a value of letters, digits and ._-/:,",
 					 name);
 		ret = add_arg(m, "\"", word, err);
 		if (ret)
@@ -123,7 +127,9 @@ int oci_machine_plan(const struct oci_spec *spec, const char *id, struct oci_mac
 	m->network = (struct network){ .fd = -1, .ready = -1, .errors = -1 };
 	m->card.tap = -1;
 	snprintf(m->hostname, sizeof(m->hostname), "%s", spec->hostname && *spec->hostname ? spec->hostname : id);
-	m->config = (struct machine_config){ .hostname = m->hostname, .kernel_args = m->args, .drives = &m->drives, .network = &m->network };
+	m->config = (struct machine_config){
+		.hostname = m->hostname, .kernel_args = m->args, .drives = &m->drives, .network = &m->network
+	};
 	ret = oci_machine_size(spec, &m->config.memory, &m->config.cpus, err);
 	if (!ret && spec->network == OCI_NETWORK_PATH)
 		ret = oci_network_open(spec->netns, &m->card, err);

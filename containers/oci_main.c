@@ -7,11 +7,13 @@
 
 int main(int argc, char **argv)
 {
-	static int (*const commands[OCI_COMMANDS])(const struct oci_options *, const struct places *, struct error *) = {
-		[OCI_CREATE] = oci_create,     [OCI_START] = oci_start,   [OCI_STATE] = oci_state,   [OCI_KILL] = oci_kill,
-		[OCI_DELETE] = oci_delete,     [OCI_EXEC] = oci_exec,     [OCI_PS] = oci_ps,         [OCI_LIST] = oci_list,
-		[OCI_RUN] = oci_run,           [OCI_PAUSE] = oci_pause,   [OCI_RESUME] = oci_resume, [OCI_UPDATE] = oci_update,
-		[OCI_EVENTS] = oci_events,     [OCI_FEATURES] = oci_features, [OCI_SPEC] = oci_example,
+	static int (*const commands[OCI_COMMANDS])(const struct oci_options *, const struct places *,
+						   struct error *) = {
+		[OCI_CREATE] = oci_create, [OCI_START] = oci_start,       [OCI_STATE] = oci_state,
+		[OCI_KILL] = oci_kill,     [OCI_DELETE] = oci_delete,     [OCI_EXEC] = oci_exec,
+		[OCI_PS] = oci_ps,         [OCI_LIST] = oci_list,         [OCI_RUN] = oci_run,
+		[OCI_PAUSE] = oci_pause,   [OCI_RESUME] = oci_resume,     [OCI_UPDATE] = oci_update,
+		[OCI_EVENTS] = oci_events, [OCI_FEATURES] = oci_features, [OCI_SPEC] = oci_example,
 	};
 	static struct places places;
 	static struct oci_options options;

@@ -34,8 +34,10 @@ struct request {
 static void *begin(struct request *r, unsigned short type, unsigned short flags, size_t len)
 {
 	memset(r, 0, sizeof(*r));
-	r->head = (struct nlmsghdr){ .nlmsg_len = (uint32_t)NLMSG_LENGTH(len), .nlmsg_type = type,
-				     .nlmsg_flags = (unsigned short)(NLM_F_REQUEST | flags), .nlmsg_seq = 1 };
+	r->head = (struct nlmsghdr){ .nlmsg_len = (uint32_t)NLMSG_LENGTH(len),
+				     .nlmsg_type = type,
+				     .nlmsg_flags = (unsigned short)(NLM_F_REQUEST | flags),
+				     .nlmsg_seq = 1 };
 	return r->body;
 }
 
@@ -115,12 +117,14 @@ static void see_address(const struct nlmsghdr *h, void *arg)
 	struct found *f = arg;
 	char text[INET6_ADDRSTRLEN], *to = m->ifa_family == AF_INET ? f->out->ip : f->out->ip6;
 
-	if (h->nlmsg_type != RTM_NEWADDR || m->ifa_scope != RT_SCOPE_UNIVERSE || (m->ifa_family != AF_INET && m->ifa_family != AF_INET6))
+	if (h->nlmsg_type != RTM_NEWADDR || m->ifa_scope != RT_SCOPE_UNIVERSE ||
+	    (m->ifa_family != AF_INET && m->ifa_family != AF_INET6))
 		return;
 	address = attribute(IFA_RTA(m), len, IFA_LOCAL, size);
 	if (!address)
 		address = attribute(IFA_RTA(m), len, IFA_ADDRESS, size);
-	if (!address || *to || (f->link && f->link != (int)m->ifa_index) || !inet_ntop(m->ifa_family, address, text, sizeof(text)))
+	if (!address || *to || (f->link && f->link != (int)m->ifa_index) ||
+	    !inet_ntop(m->ifa_family, address, text, sizeof(text)))
 		return;
 	f->link = (int)m->ifa_index;
 	snprintf(to, OCI_ADDRESS, "%s/%u", text, m->ifa_prefixlen);
@@ -142,7 +146,8 @@ static void see_link(const struct nlmsghdr *h, void *arg)
 	if (m->ifi_index != f->link || !mac)
 		return;
 	f->has_mac = true;
-	snprintf(f->out->mac, sizeof(f->out->mac), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+	snprintf(f->out->mac, sizeof(f->out->mac), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
+		 mac[4], mac[5]);
 	if (mtu)
 		memcpy(&f->out->mtu, mtu, sizeof(f->out->mtu));
 }
@@ -222,8 +227,11 @@ static int add_ingress(int fd, int from)
 	int ret = 0;
 
 	for (i = 0; i < 2; i++) {
-		m = begin(&r, i ? RTM_NEWQDISC : RTM_DELQDISC, i ? NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL : NLM_F_ACK, sizeof(*m));
-		*m = (struct tcmsg){ .tcm_family = AF_UNSPEC, .tcm_ifindex = from, .tcm_handle = INGRESS, .tcm_parent = TC_H_INGRESS };
+		m = begin(&r, i ? RTM_NEWQDISC : RTM_DELQDISC, i ? NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL : NLM_F_ACK,
+			  sizeof(*m));
+		*m = (struct tcmsg){
+			.tcm_family = AF_UNSPEC, .tcm_ifindex = from, .tcm_handle = INGRESS, .tcm_parent = TC_H_INGRESS
+		};
 		put(&r, TCA_KIND, "ingress", sizeof("ingress"));
 		ret = ask(fd, &r, no_visit, NULL);
 	}
@@ -233,7 +241,9 @@ static int add_ingress(int fd, int from)
 /* tc filter add dev FROM ingress matchall action mirred egress redirect dev TO */
 static int redirect(int fd, int from, int to)
 {
-	const struct tc_mirred mirred = { .action = TC_ACT_STOLEN, .eaction = TCA_EGRESS_REDIR, .ifindex = (uint32_t)to };
+	const struct tc_mirred mirred = { .action = TC_ACT_STOLEN,
+					  .eaction = TCA_EGRESS_REDIR,
+					  .ifindex = (uint32_t)to };
 	struct rtattr *options, *actions, *action, *parameters;
 	struct request r;
 	struct tcmsg *m;
@@ -242,7 +252,9 @@ static int redirect(int fd, int from, int to)
 	if (ret)
 		return ret;
 	m = begin(&r, RTM_NEWTFILTER, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, sizeof(*m));
-	*m = (struct tcmsg){ .tcm_family = AF_UNSPEC, .tcm_ifindex = from, .tcm_parent = INGRESS,
+	*m = (struct tcmsg){ .tcm_family = AF_UNSPEC,
+			     .tcm_ifindex = from,
+			     .tcm_parent = INGRESS,
 			     .tcm_info = TC_H_MAKE(1u << 16, htons(ETH_P_ALL)) };
 	put(&r, TCA_KIND, "matchall", sizeof("matchall"));
 	options = put(&r, TCA_OPTIONS, NULL, 0);
@@ -272,8 +284,10 @@ static int connect_guest(int fd, struct found *f, struct error *err)
 		return 0;
 	close(f->out->tap);
 	f->out->tap = -1;
-	return error_set(err, ret, "the container's network cannot be redirected to the microVM: %s (needs the kernel's "
-			 "sch_ingress, cls_matchall and act_mirred)", strerror(-ret));
+	return error_set(err, ret,
+			 "the container's network cannot be redirected to the microVM: %s (needs the kernel's "
+			 "sch_ingress, cls_matchall and act_mirred)",
+			 strerror(-ret));
 }
 
 static int open_inside(struct oci_network_config *out, struct error *err)

@@ -13,7 +13,7 @@ struct oci_network_config {
 	int tap; /* the monitor's end; -1: the namespace has no interface */
 	char mac[18];
 	unsigned int mtu;
-	char ip[OCI_ADDRESS], gateway[OCI_ADDRESS];   /* "": none */
+	char ip[OCI_ADDRESS], gateway[OCI_ADDRESS]; /* "": none */
 	char ip6[OCI_ADDRESS], gateway6[OCI_ADDRESS];
 	bool taken; /* another microVM has the namespace's interface already */
 };

@@ -45,12 +45,14 @@ static const struct option {
 	{ "log", 0, GLOBAL, "FILE", "write errors there, too", INTO(log) },
 	{ "log-format", 0, GLOBAL, "text|json", "of that file [text]", INTO(log_format) },
 	{ "debug", 0, GLOBAL, NULL, NULL, INTO(nothing) },
-	{ "systemd-cgroup", 0, GLOBAL, NULL, "cgroupsPath is SLICE:PREFIX:NAME (told by its colons anyway)", INTO(systemd_cgroup) },
+	{ "systemd-cgroup", 0, GLOBAL, NULL, "cgroupsPath is SLICE:PREFIX:NAME (told by its colons anyway)",
+	  INTO(systemd_cgroup) },
 	{ "rootless", 0, GLOBAL, "", NULL, INTO(unused) },
 	{ "criu", 0, GLOBAL, "", NULL, INTO(unused) },
 	{ "cgroup-manager", 0, GLOBAL, "", NULL, INTO(unused) },
 	{ "bundle", 'b', STARTS | BIT(OCI_SPEC), "DIR", "the folder with config.json [.]", INTO(bundle) },
-	{ "pid-file", 0, STARTS | BIT(OCI_EXEC), "FILE", "write the PID there that ends with the command's status", INTO(pid_file) },
+	{ "pid-file", 0, STARTS | BIT(OCI_EXEC), "FILE", "write the PID there that ends with the command's status",
+	  INTO(pid_file) },
 	{ "console-socket", 0, STARTS | BIT(OCI_EXEC), "SOCKET", "send the terminal there", INTO(console_socket) },
 	{ "preserve-fds", 0, STARTS | BIT(OCI_EXEC), "N", NULL, INTO(unused) },
 	{ "no-pivot", 0, STARTS, NULL, NULL, INTO(nothing) },
@@ -107,7 +109,8 @@ static int take(int argc, char **argv, int *at, enum oci_command where, struct o
 	if (!o) {
 		text_escape(shown, sizeof(shown), word, strlen(word));
 		return error_set(err, -EINVAL, "%s: no such option%s%s (--help lists all)", shown,
-				 where == OCI_COMMANDS ? "" : " of ", where == OCI_COMMANDS ? "" : commands[where].name);
+				 where == OCI_COMMANDS ? "" : " of ",
+				 where == OCI_COMMANDS ? "" : commands[where].name);
 	}
 	if (!o->value) {
 		*(bool *)((char *)out + o->offset) = !equals || strcmp(equals, "=false") != 0;
@@ -210,7 +213,8 @@ void oci_options_help(FILE *out)
 	unsigned int i;
 
 	fputs("Usage: " OCI_NAME " [OPTION]... COMMAND [OPTION]... [ID]\n\n"
-	      "Runs OCI containers as microVMs, for podman, containerd, CRI-O and others that name a runtime.\n\n", out);
+	      "Runs OCI containers as microVMs, for podman, containerd, CRI-O and others that name a runtime.\n\n",
+	      out);
 	help_options(out, OCI_COMMANDS);
 	for (i = 0; i < OCI_COMMANDS; i++) {
 		fprintf(out, "\n  %-9s %s\n", commands[i].name, commands[i].help);

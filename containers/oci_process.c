@@ -21,8 +21,7 @@ static void add_all(struct request *r, const char *key, json_t *list)
 	json_t *entry;
 	size_t i;
 
-	json_array_foreach(list, i, entry)
-		request_add(r, key, json_string_value(entry));
+	json_array_foreach(list, i, entry) request_add(r, key, json_string_value(entry));
 }
 
 /* With commas between. An empty one is none at all, which a missing one would not be. */
@@ -32,9 +31,9 @@ static void add_capabilities(struct request *r, const char *key, json_t *list)
 	size_t len = 0, i;
 	json_t *entry;
 
-	json_array_foreach(list, i, entry)
-		len += (size_t)snprintf(text + len, len < sizeof(text) ? sizeof(text) - len : 0, "%s%s", len ? "," : "",
-					json_string_value(entry));
+	json_array_foreach(list, i, entry) len +=
+		(size_t)snprintf(text + len, len < sizeof(text) ? sizeof(text) - len : 0, "%s%s", len ? "," : "",
+				 json_string_value(entry));
 	if (len >= sizeof(text))
 		r->failed = true;
 	request_add(r, key, text);
@@ -57,10 +56,12 @@ static void add_rlimits(struct request *r, json_t *list)
 	json_t *entry;
 	size_t i;
 
-	json_array_foreach(list, i, entry) {
+	json_array_foreach(list, i, entry)
+	{
 		put_limit(soft, json_object_get(entry, "soft"));
 		put_limit(hard, json_object_get(entry, "hard"));
-		snprintf(text, sizeof(text), "%.32s=%s:%s", json_string_value(json_object_get(entry, "type")), soft, hard);
+		snprintf(text, sizeof(text), "%.32s=%s:%s", json_string_value(json_object_get(entry, "type")), soft,
+			 hard);
 		request_add(r, "rlimit", text);
 	}
 }
@@ -111,11 +112,15 @@ static int send_master(const char *path, int master, const char *name, struct er
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct iovec iov = { .iov_base = (void *)(uintptr_t)name, .iov_len = strlen(name) };
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct msghdr message = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)
+	};
 	struct cmsghdr *head = CMSG_FIRSTHDR(&message);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), ret = 0;
 
-	*head = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+	*head = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)),
+				  .cmsg_level = SOL_SOCKET,
+				  .cmsg_type = SCM_RIGHTS };
 	memcpy(CMSG_DATA(head), &master, sizeof(int));
 	if ((size_t)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path) >= sizeof(address.sun_path))
 		ret = error_set(err, -ENAMETOOLONG, "--console-socket: longer than 107 bytes");

@@ -53,7 +53,8 @@ static bool as_integer(const json_t *value, int64_t *out)
 		*out = (int64_t)real;
 	else
 		*out = json_integer_value(value);
-	return json_is_integer(value) || (json_is_real(value) && real >= -0x1p62 && real <= 0x1p62 && (double)*out == real);
+	return json_is_integer(value) ||
+	       (json_is_real(value) && real >= -0x1p62 && real <= 0x1p62 && (double)*out == real);
 }
 
 /* A value that is not there leaves *out as it is. */
@@ -83,9 +84,7 @@ static int get_list(json_t *from, const char *where, const char *key, json_t **o
 		return 0;
 	if (!json_is_array(list))
 		return needs(err, where, key, "a list of texts");
-	json_array_foreach(list, i, entry)
-		if (!json_is_string(entry))
-			return needs(err, where, key, "a list of texts");
+	json_array_foreach(list, i, entry) if (!json_is_string(entry)) return needs(err, where, key, "a list of texts");
 	*out = json_array_size(list) ? list : NULL;
 	return 0;
 }
@@ -107,9 +106,8 @@ static int get_texts(json_t *from, const char *where, const char *key, json_t **
 
 	if (ret)
 		return ret;
-	json_object_foreach(*out, name, value)
-		if (!json_is_string(value))
-			return needs(err, where, key, "an object of texts");
+	json_object_foreach(*out, name, value) if (!json_is_string(value)) return needs(err, where, key,
+											"an object of texts");
 	return 0;
 }
 
@@ -135,7 +133,8 @@ json_t *oci_read_json(const char *path, struct error *err)
 		if (!json && json_error_code(&why) == json_error_numeric_overflow)
 			json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
 		if (!json)
-			error_set(err, -EINVAL, "%s: line %d: %s", text_path_shown(path), why.line, show_text(why.text));
+			error_set(err, -EINVAL, "%s: line %d: %s", text_path_shown(path), why.line,
+				  show_text(why.text));
 	}
 	if (json && !json_is_object(json)) {
 		error_set(err, -EINVAL, "%s: needs to be an object", text_path_shown(path));
@@ -166,7 +165,8 @@ static int parse_user(json_t *user, const char *where, struct oci_process *out, 
 	out->uid = (uint32_t)uid;
 	out->gid = (uint32_t)gid;
 	out->umask = (int)mask;
-	json_array_foreach(groups, i, entry) {
+	json_array_foreach(groups, i, entry)
+	{
 		int64_t n;
 
 		if (!as_integer(entry, &n) || n < 0 || n > UINT32_MAX - 1 || out->nr_groups == OCI_GROUPS)
@@ -182,13 +182,16 @@ static int parse_rlimits(json_t *list, const char *where, struct error *err)
 	const char *type;
 	size_t i;
 
-	json_array_foreach(list, i, entry) {
+	json_array_foreach(list, i, entry)
+	{
 		type = json_string_value(json_object_get(entry, "type"));
 		soft = json_object_get(entry, "soft");
 		hard = json_object_get(entry, "hard");
 		if (!type || strspn(type, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != strlen(type) || !json_is_number(soft) ||
-		    !json_is_number(hard) || json_number_value(soft) < 0 || json_number_value(soft) > json_number_value(hard))
-			return needs(err, where, "rlimits", "a list of type, soft and hard, as in RLIMIT_NOFILE, 1024, 4096");
+		    !json_is_number(hard) || json_number_value(soft) < 0 ||
+		    json_number_value(soft) > json_number_value(hard))
+			return needs(err, where, "rlimits",
+				     "a list of type, soft and hard, as in RLIMIT_NOFILE, 1024, 4096");
 	}
 	return !list || json_is_null(list) || json_is_array(list) ? 0 : needs(err, where, "rlimits", "a list");
 }
@@ -226,10 +229,8 @@ static int parse_lists(json_t *json, const char *where, struct oci_process *out,
 		return ret;
 	if (!out->args || !*json_string_value(json_array_get(out->args, 0)))
 		return needs(err, where, "args", "a command");
-	json_array_foreach(out->env, i, entry)
-		if (!strchr(json_string_value(entry), '='))
-			return error_set(err, -EINVAL, "%s.env: \"%s\" (needs NAME=VALUE)", where,
-					 show_text(json_string_value(entry)));
+	json_array_foreach(out->env, i, entry) if (!strchr(json_string_value(entry), '=')) return error_set(
+		err, -EINVAL, "%s.env: \"%s\" (needs NAME=VALUE)", where, show_text(json_string_value(entry)));
 	return 0;
 }
 
@@ -276,9 +277,7 @@ static bool has_option(json_t *options, const char *name)
 	json_t *entry;
 	size_t i;
 
-	json_array_foreach(options, i, entry)
-		if (strcmp(json_string_value(entry), name) == 0)
-			return true;
+	json_array_foreach(options, i, entry) if (strcmp(json_string_value(entry), name) == 0) return true;
 	return false;
 }
 
@@ -299,7 +298,8 @@ static bool is_plain_path(const char *path)
 
 static int parse_mount(json_t *json, struct oci_mount *out, struct error *err)
 {
-	static const char *const of_guest[] = { "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "tmpfs", "devtmpfs" };
+	static const char *const of_guest[] = { "proc",   "sysfs",   "devpts", "mqueue",
+						"cgroup", "cgroup2", "tmpfs",  "devtmpfs" };
 	static const char where[] = "mounts[]";
 	const char *type;
 	json_t *options;
@@ -324,7 +324,8 @@ static int parse_mount(json_t *json, struct oci_mount *out, struct error *err)
 	for (i = 0; type && i < sizeof(of_guest) / sizeof(of_guest[0]); i++)
 		if (strcmp(type, of_guest[i]) == 0)
 			return 0;
-	return error_set(err, -ENOTSUP, "mounts: %s: a microVM cannot mount the type \"%s\" (can: bind, and what the guest has "
+	return error_set(err, -ENOTSUP,
+			 "mounts: %s: a microVM cannot mount the type \"%s\" (can: bind, and what the guest has "
 			 "of its own: proc, sysfs, devpts, mqueue, cgroup, tmpfs)",
 			 show_text(out->destination), type ? show_text(type) : "");
 }
@@ -338,8 +339,10 @@ static int parse_mounts(json_t *list, struct oci_spec *out, struct error *err)
 	if (list && !json_is_null(list) && !json_is_array(list))
 		return error_set(err, -EINVAL, "mounts: needs to be a list");
 	if (json_array_size(list) > OCI_MOUNTS)
-		return error_set(err, -E2BIG, "mounts: %zu of them (needs %d at most)", json_array_size(list), OCI_MOUNTS);
-	json_array_foreach(list, i, entry) {
+		return error_set(err, -E2BIG, "mounts: %zu of them (needs %d at most)", json_array_size(list),
+				 OCI_MOUNTS);
+	json_array_foreach(list, i, entry)
+	{
 		if (!json_is_object(entry))
 			return error_set(err, -EINVAL, "mounts: needs to be a list of objects");
 		ret = parse_mount(entry, &out->mounts[out->nr_mounts++], err);
@@ -357,7 +360,8 @@ int oci_resources_parse(json_t *json, struct oci_resources *out, struct error *e
 	json_t *memory, *cpu, *pids;
 	int ret = get_object(json, where, "memory", &memory, err);
 
-	*out = (struct oci_resources){ OCI_UNLIMITED, OCI_UNLIMITED, OCI_UNLIMITED, 100000, OCI_UNLIMITED, OCI_UNLIMITED, NULL, NULL };
+	*out = (struct oci_resources){ OCI_UNLIMITED, OCI_UNLIMITED, OCI_UNLIMITED, 100000,
+				       OCI_UNLIMITED, OCI_UNLIMITED, NULL,          NULL };
 	if (!ret)
 		ret = get_object(json, where, "cpu", &cpu, err);
 	if (!ret)
@@ -395,7 +399,8 @@ static int parse_namespaces(json_t *list, struct oci_spec *out, struct error *er
 	json_t *entry;
 	size_t i;
 
-	json_array_foreach(list, i, entry) {
+	json_array_foreach(list, i, entry)
+	{
 		type = json_string_value(json_object_get(entry, "type"));
 		path = json_string_value(json_object_get(entry, "path"));
 		if (!type)
@@ -412,10 +417,12 @@ static int parse_namespaces(json_t *list, struct oci_spec *out, struct error *er
 	if (out->sandbox)
 		return 0;
 	if (!network)
-		return error_set(err, -ENOTSUP, "linux.namespaces: a microVM has a network of its own, never the host's (needs "
+		return error_set(err, -ENOTSUP,
+				 "linux.namespaces: a microVM has a network of its own, never the host's (needs "
 				 "another one than --network=host)");
 	if (!pid)
-		return error_set(err, -ENOTSUP, "linux.namespaces: a microVM has processes of its own, never the host's or those "
+		return error_set(err, -ENOTSUP,
+				 "linux.namespaces: a microVM has processes of its own, never the host's or those "
 				 "of another container (needs another one than --pid=host or --pid=container:…)");
 	return 0;
 }
@@ -450,12 +457,15 @@ static int parse_linux(json_t *os, struct oci_spec *out, struct error *err)
 	if (ret)
 		return ret;
 	if (json_array_size(json_object_get(os, "uidMappings")))
-		return error_set(err, -ENOTSUP, "linux.uidMappings: the guest's users are not the host's already (needs to be "
+		return error_set(err, -ENOTSUP,
+				 "linux.uidMappings: the guest's users are not the host's already (needs to be "
 				 "without --userns)");
-	json_array_foreach(devices, i, entry) {
+	json_array_foreach(devices, i, entry)
+	{
 		path = json_string_value(json_object_get(entry, "path"));
 		if (!path || !guest_has_device(path))
-			return error_set(err, -ENOTSUP, "linux.devices: %s: no device of the host can be had in a microVM (needs to "
+			return error_set(err, -ENOTSUP,
+					 "linux.devices: %s: no device of the host can be had in a microVM (needs to "
 					 "be without --device and --privileged)",
 					 path ? show_text(path) : "");
 	}
@@ -481,8 +491,8 @@ static bool is_sandbox(const struct oci_spec *spec)
 		if (type)
 			return strcmp(type, "sandbox") == 0;
 	}
-	return program && (strcmp(program, "/pause") == 0 || (strcmp(program, "/catatonit") == 0 &&
-							       json_array_size(spec->process.args) == 2));
+	return program && (strcmp(program, "/pause") == 0 ||
+			   (strcmp(program, "/catatonit") == 0 && json_array_size(spec->process.args) == 2));
 }
 
 static int parse_root(json_t *json, const char *bundle, struct oci_spec *out, struct error *err)
@@ -499,8 +509,8 @@ static int parse_root(json_t *json, const char *bundle, struct oci_spec *out, st
 		return ret;
 	if (!path || !*path)
 		return needs(err, "root", "path", "a path");
-	len = *path == '/' ? snprintf(out->root, PATH_MAX, "%s", path) :
-			     snprintf(out->root, PATH_MAX, "%s/%s", bundle, path);
+	len = *path == '/' ? snprintf(out->root, PATH_MAX, "%s", path)
+			   : snprintf(out->root, PATH_MAX, "%s/%s", bundle, path);
 	return len < PATH_MAX ? 0 : error_set(err, -ENAMETOOLONG, "root.path: too long");
 }
 
@@ -513,10 +523,11 @@ static int refuse_hooks(json_t *json, struct error *err)
 
 	if (ret)
 		return ret;
-	json_object_foreach(hooks, when, list)
-		if (json_array_size(list))
-			return error_set(err, -ENOTSUP, "hooks.%s: not supported (needs an engine that sets up the network before create, "
-					 "as podman, containerd's CRI and CRI-O do)", show_text(when));
+	json_object_foreach(hooks, when, list) if (json_array_size(list)) return error_set(
+		err, -ENOTSUP,
+		"hooks.%s: not supported (needs an engine that sets up the network before create, "
+		"as podman, containerd's CRI and CRI-O do)",
+		show_text(when));
 	return 0;
 }
 

@@ -24,7 +24,7 @@ struct oci_process {
 	uint32_t uid, gid;
 	uint32_t groups[OCI_GROUPS];
 	unsigned int nr_groups;
-	int umask;                /* OCI_UMASK_UNSET: not given */
+	int umask;                  /* OCI_UMASK_UNSET: not given */
 	json_t *bounding, *ambient; /* arrays of names, NULL: none */
 	bool terminal, no_new_privs, has_oom_score;
 	int oom_score_adj;
@@ -32,8 +32,8 @@ struct oci_process {
 };
 
 enum oci_mount_kind {
-	MOUNT_OF_GUEST,  /* the guest has its own there */
-	MOUNT_BIND,      /* a file or directory of the host */
+	MOUNT_OF_GUEST, /* the guest has its own there */
+	MOUNT_BIND,     /* a file or directory of the host */
 };
 
 struct oci_mount {
@@ -44,13 +44,13 @@ struct oci_mount {
 
 /* OCI_UNLIMITED or NULL where the engine set no limit. */
 struct oci_resources {
-	int64_t memory;           /* bytes */
-	int64_t swap;             /* bytes of memory and swap together */
-	int64_t cpu_quota;        /* µs in each period */
-	int64_t cpu_period;       /* µs */
-	int64_t cpu_shares;       /* 2 to 262144 */
+	int64_t memory;     /* bytes */
+	int64_t swap;       /* bytes of memory and swap together */
+	int64_t cpu_quota;  /* µs in each period */
+	int64_t cpu_period; /* µs */
+	int64_t cpu_shares; /* 2 to 262144 */
 	int64_t pids;
-	const char *cpus, *mems;  /* of the cpuset */
+	const char *cpus, *mems; /* of the cpuset */
 };
 
 enum oci_network {
@@ -94,7 +94,8 @@ int oci_process_parse(json_t *json, const char *where, struct oci_process *out, 
 /* oci_resources_parse - linux.resources, or the file of an update. */
 int oci_resources_parse(json_t *json, struct oci_resources *out, struct error *err);
 
-/* oci_read_json - a file of at most OCI_CONFIG_MAX bytes ("-": standard input) that is one JSON object. NULL: failed. */
+/* oci_read_json - a file of at most OCI_CONFIG_MAX bytes ("-": standard input) that is one JSON object. NULL: failed.
+ */
 json_t *oci_read_json(const char *path, struct error *err);
 
 /* oci_annotation - its value, or NULL. */

@@ -97,8 +97,7 @@ static void name_machine(struct oci_container *c)
 		c->machine.id[i] = digits[bytes[i] & 15];
 }
 
-static int create(int folder, const char *path, const char *id, struct oci_container *out,
-		  struct error *err)
+static int create(int folder, const char *path, const char *id, struct oci_container *out, struct error *err)
 {
 	int ret;
 

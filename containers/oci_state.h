@@ -39,7 +39,8 @@ int oci_state_save(const struct oci_container *container, struct error *err);
 
 /*
  * oci_state_status - creating, created, running, paused or stopped
- * As status.json says while the keeper lives, which the lock tells; stopped otherwise. *pid is the keeper's, 0: stopped.
+ * As status.json says while the keeper lives, which the lock tells; stopped otherwise. *pid is the keeper's, 0:
+ * stopped.
  */
 const char *oci_state_status(struct oci_container *container, int *pid);
 

@@ -9,13 +9,13 @@
 #include "jailer/words.h"
 #include "text.h"
 
-#define SHOWN_SIZE      96
-#define DEFAULT_CPUS    1
-#define DEFAULT_MEMORY  (512ull << 20)
-#define MEMORY_MIN      (32ull << 20)
-#define MEMORY_MAX      (1ull << 42)
-#define CPUS_MAX        32
-#define SECONDS_MAX     (365 * 86400)
+#define SHOWN_SIZE     96
+#define DEFAULT_CPUS   1
+#define DEFAULT_MEMORY (512ull << 20)
+#define MEMORY_MIN     (32ull << 20)
+#define MEMORY_MAX     (1ull << 42)
+#define CPUS_MAX       32
+#define SECONDS_MAX    (365 * 86400)
 
 enum option_kind { FLAG, TEXT, LIST, MEMORY, CPUS, SECONDS, LINES };
 
@@ -294,8 +294,8 @@ static int check_args(const struct options *o, struct error *err)
 	if (o->command == COMMAND_RM && o->nr_args == 0 && !o->all)
 		return error_set(err, -EINVAL, "rm: no container named (needs " RUN_NAME " rm CONTAINER..., or -a)");
 	if (o->nr_args < min)
-		return error_set(err, -EINVAL, "%s: too few words (needs " RUN_NAME " %s %s)", commands[o->command].name,
-				 commands[o->command].name, commands[o->command].usage);
+		return error_set(err, -EINVAL, "%s: too few words (needs " RUN_NAME " %s %s)",
+				 commands[o->command].name, commands[o->command].name, commands[o->command].usage);
 	if (max >= 0 && o->nr_args > max)
 		return error_set(err, -EINVAL, "%s: too many words (needs " RUN_NAME " %s %s)",
 				 commands[o->command].name, commands[o->command].name, commands[o->command].usage);
@@ -321,8 +321,8 @@ static int take_all(int argc, char **argv, int first, struct options *out, struc
 		if (argv[i][0] != '-' || !argv[i][1])
 			argv[to++] = argv[i];
 		else
-			ret = argv[i][1] == '-' ? take_long(argc, argv, &i, out, err) :
-						  take_short(argc, argv, &i, out, err);
+			ret = argv[i][1] == '-' ? take_long(argc, argv, &i, out, err)
+						: take_short(argc, argv, &i, out, err);
 	}
 	out->args = argv + first;
 	out->nr_args = to - first;
@@ -383,7 +383,8 @@ void options_help(FILE *out, enum command command)
 			     " IMAGE\nAll of it is explained in docs/run.md.\n");
 		return;
 	}
-	fprintf(out, RUN_NAME " %s %s: %s\n\n", commands[command].name, commands[command].usage, commands[command].help);
+	fprintf(out, RUN_NAME " %s %s: %s\n\n", commands[command].name, commands[command].usage,
+		commands[command].help);
 	for (i = 0; i < NR_OPTIONS; i++) {
 		const struct option *o = &options[i];
 

@@ -13,7 +13,7 @@
 struct places {
 	uid_t uid;
 	gid_t gid;
-	int state;                 /* the folder of instances: nobody else may enter it */
+	int state; /* the folder of instances: nobody else may enter it */
 	char state_path[PLACE_MAX];
 	char data_path[PLACE_MAX]; /* images, volumes; made when first needed */
 	char programs[PLACE_MAX];  /* the folder of this program */

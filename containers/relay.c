@@ -1,4 +1,5 @@
-/* relay.c: a command in the guest and what is on this side of it: its streams, signals and terminal, without waiting. */
+/* relay.c: a command in the guest and what is on this side of it: its streams, signals and terminal, without waiting.
+ */
 #include "relay.h"
 
 #include <errno.h>
@@ -23,9 +24,9 @@ unsigned int relay_watch(struct relay *r, struct pollfd fds[RELAY_FDS])
 	const bool has_room = agent_room(r->agent, IN_PIECE + CONTROL);
 	unsigned int nr = 0;
 
-	fds[nr++] = (struct pollfd){ .fd = r->agent->fd,
-				     .events = (short)((r->pending ? 0 : POLLIN) |
-						       (r->agent->out_len > 0 ? POLLOUT : 0)) };
+	fds[nr++] =
+		(struct pollfd){ .fd = r->agent->fd,
+				 .events = (short)((r->pending ? 0 : POLLIN) | (r->agent->out_len > 0 ? POLLOUT : 0)) };
 	if (r->pending)
 		fds[nr++] = (struct pollfd){ .fd = *target(r), .events = POLLOUT };
 	if (r->in >= 0 && r->started && !r->in_ended && has_room)

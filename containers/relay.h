@@ -1,4 +1,5 @@
-/* relay.h: a command in the guest and what is on this side of it: its streams, signals and terminal, without waiting. */
+/* relay.h: a command in the guest and what is on this side of it: its streams, signals and terminal, without waiting.
+ */
 #ifndef MAYFLY_CONTAINERS_RELAY_H
 #define MAYFLY_CONTAINERS_RELAY_H
 

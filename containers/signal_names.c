@@ -10,10 +10,10 @@
 #define LAST 64
 
 /* By their numbers; Linux' on x86 and Arm. */
-static const char *const names[] = { "",     "HUP",  "INT",  "QUIT", "ILL",  "TRAP",   "ABRT", "BUS",
-				     "FPE",  "KILL", "USR1", "SEGV", "USR2", "PIPE",   "ALRM", "TERM",
-				     "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
-				     "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",  "PWR",  "SYS" };
+static const char *const names[] = { "",       "HUP",  "INT",    "QUIT", "ILL",   "TRAP", "ABRT", "BUS",
+				     "FPE",    "KILL", "USR1",   "SEGV", "USR2",  "PIPE", "ALRM", "TERM",
+				     "STKFLT", "CHLD", "CONT",   "STOP", "TSTP",  "TTIN", "TTOU", "URG",
+				     "XCPU",   "XFSZ", "VTALRM", "PROF", "WINCH", "IO",   "PWR",  "SYS" };
 
 int signal_number(const char *text)
 {

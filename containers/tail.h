@@ -13,7 +13,8 @@ struct tail {
 	bool has_oom; /* the guest's kernel has killed somebody for want of memory */
 };
 
-/* tail_read - take what can be read from fd without waiting, and forget what is older. False: its end, and fd is closed. */
+/* tail_read - take what can be read from fd without waiting, and forget what is older. False: its end, and fd is
+ * closed. */
 bool tail_read(struct tail *tail, int fd);
 
 /* tail_find - the last line with word in it, made printable, in dst. False: there is none. */

@@ -29,12 +29,16 @@ static json_t *json_of(const char *text)
 }
 
 static const char base[] =
-	"{'ociVersion': '1.0.2-dev', 'root': {'path': 'rootfs'}, 'hostname': 'h', 'process': {'args': ['sh', '-c', 'x'], 'cwd': '/',"
+	"{'ociVersion': '1.0.2-dev', 'root': {'path': 'rootfs'}, 'hostname': 'h', 'process': {'args': ['sh', '-c', "
+	"'x'], 'cwd': '/',"
 	" 'env': ['A=b'], 'user': {'uid': 1, 'gid': 2, 'additionalGids': [3, 4], 'umask': 18}, 'noNewPrivileges': true,"
 	" 'capabilities': {'bounding': ['CAP_KILL']}, 'rlimits': [{'type': 'RLIMIT_NOFILE', 'soft': 10, 'hard': 20}]},"
-	" 'mounts': [{'destination': '/proc', 'type': 'proc', 'source': 'proc'}, {'destination': '/etc/hosts', 'type': 'bind', 'source':"
-	" '/h', 'options': ['rbind', 'ro']}], 'linux': {'cgroupsPath': '/a/b', 'namespaces': [{'type': 'pid'}, {'type': 'network', 'path':"
-	" '/run/netns/x'}], 'resources': {'memory': {'limit': 104857600}, 'cpu': {'quota': 150000, 'period': 100000}}}}";
+	" 'mounts': [{'destination': '/proc', 'type': 'proc', 'source': 'proc'}, {'destination': '/etc/hosts', 'type': "
+	"'bind', 'source':"
+	" '/h', 'options': ['rbind', 'ro']}], 'linux': {'cgroupsPath': '/a/b', 'namespaces': [{'type': 'pid'}, "
+	"{'type': 'network', 'path':"
+	" '/run/netns/x'}], 'resources': {'memory': {'limit': 104857600}, 'cpu': {'quota': 150000, 'period': "
+	"100000}}}}";
 
 static int parse(json_t *json, struct oci_spec *spec, struct error *err)
 {
@@ -171,10 +175,14 @@ static void refused(void **state)
 static void taken(void **state)
 {
 	static const struct refusal good[] = {
-		{ "linux.resources", "{}", "" },	  { "linux.resources.memory.limit", "-1", "" },
-		{ "linux.resources.memory.limit", "0", "" }, { "linux.devices", "[{'path': '/dev/null'}]", "" },
-		{ "hooks", "{'prestart': []}", "" },	  { "mounts", "null", "" },
-		{ "process.user", "null", "" },		  { "process.capabilities", "null", "" },
+		{ "linux.resources", "{}", "" },
+		{ "linux.resources.memory.limit", "-1", "" },
+		{ "linux.resources.memory.limit", "0", "" },
+		{ "linux.devices", "[{'path': '/dev/null'}]", "" },
+		{ "hooks", "{'prestart': []}", "" },
+		{ "mounts", "null", "" },
+		{ "process.user", "null", "" },
+		{ "process.capabilities", "null", "" },
 		{ "linux.resources.cpu", "{'quota': 0, 'period': 0}", "" },
 		{ "process.rlimits", "[{'type': 'RLIMIT_NOFILE', 'soft': 1.0, 'hard': 18446744073709551615.0}]", "" },
 		{ "unknown", "{'x': [1, 2]}", "" },
@@ -335,8 +343,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_engines), cmocka_unit_test(refused), cmocka_unit_test(taken),
-		cmocka_unit_test(too_many), cmocka_unit_test(sizes), cmocka_unit_test(sandboxes),
-		cmocka_unit_test(cgroups), cmocka_unit_test(files),
+		cmocka_unit_test(too_many),   cmocka_unit_test(sizes),   cmocka_unit_test(sandboxes),
+		cmocka_unit_test(cgroups),    cmocka_unit_test(files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
