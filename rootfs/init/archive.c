@@ -100,8 +100,11 @@ static int make_folder(int root, int folder, const char *name, const struct tar_
 static int make_link(int root, int folder, const char *name, const struct tar_entry *e)
 {
 	const char *target;
-	int from = root_parent(root, e->link, &target), ret = from < 0 ? -1 : linkat(from, target, folder, name, 0);
+	int from = root_parent(root, e->link, &target), ret;
 
+	if (from < 0)
+		return -1;
+	ret = linkat(from, target, folder, name, 0);
 	close(from);
 	return ret;
 }

@@ -160,6 +160,7 @@ int command_parse(const struct agent *agent, const struct fields *request, bool 
 	out->exit_code = EXIT_CANNOT_RUN;
 	if (ret)
 		return ret;
+	out->make_cwd = is_main || !cwd;
 	user = user ? user : field_get(&config, "user");
 	cwd = cwd ? cwd : field_get(&config, "cwd");
 	signal = field_get(&config, "stop_signal");

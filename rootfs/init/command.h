@@ -17,6 +17,7 @@ struct command {
 	struct privileges privileges;
 	struct winsize size;
 	bool tty, input, detach, is_main, readonly;
+	bool make_cwd; /* as engines do with the one the image names, and with main's */
 	int64_t oom_score_adj;
 	mode_t umask;
 	int stop_signal;

@@ -289,18 +289,20 @@ static void step(struct relay *r, int timeout)
 		attach(r);
 }
 
-/* The host is gone: so goes the command. */
+/* The host is gone: so goes the command, which may still say something that nobody hears. */
 static void hang_up(struct relay *r)
 {
-	struct pollfd fd = { .fd = r->process->pidfd, .events = POLLIN };
+	int64_t deadline = milliseconds() + HANG_UP_MS, left;
 
 	close(r->process->input);
-	close(r->streams[0].fd);
-	close(r->streams[1].fd);
+	r->process->input = -1;
 	kill(-r->process->pid, SIGHUP);
 	kill(-r->process->pid, SIGCONT);
-	if (poll(&fd, 1, HANG_UP_MS) <= 0)
-		kill(-r->process->pid, SIGKILL);
+	while (!r->ended && (left = deadline - milliseconds()) > 0)
+		step(r, (int)left);
+	if (r->ended)
+		return;
+	kill(-r->process->pid, SIGKILL);
 	waitpid(r->process->pid, NULL, 0);
 }
 

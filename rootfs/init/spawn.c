@@ -78,7 +78,7 @@ static int become(const struct agent *agent, const struct command *c, const int 
 	write_oom_score(c->oom_score_adj);
 	if (c->readonly && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL))
 		return AT_READONLY;
-	if (c->is_main)
+	if (c->make_cwd)
 		root_make_folders(agent->root, c->cwd); /* a read-only root: chdir says it */
 	if (chdir(c->cwd))
 		return AT_CWD;

@@ -92,7 +92,7 @@ static bool take_record(char *record, size_t len, struct tar_entry *e)
 		e->uid = (uid_t)strtoul(value, NULL, 10);
 	else if (!strcmp(record, "gid"))
 		e->gid = (gid_t)strtoul(value, NULL, 10);
-	return strncmp(record, "GNU.sparse", 10) != 0;
+	return strncmp(record, "GNU.sparse", 10) != 0 && (strcmp(record, "size") != 0 || e->size >= 0);
 }
 
 bool tar_records(char type, char *data, size_t len, struct tar_entry *e)

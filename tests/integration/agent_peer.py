@@ -231,6 +231,10 @@ def wait_until(condition, what="it"):
 def unix_dial(path):
     def dial():
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.connect(str(path))
+        try:
+            sock.connect(str(path))
+        except OSError:
+            sock.close()
+            raise
         return sock
     return dial
