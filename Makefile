@@ -195,7 +195,7 @@ $(BUILD)/unit/test_agent%: tests/unit/test_agent%.c $(AGENT_DEBUG_OBJ)
 $(BUILD)/unit/test_oci%: tests/unit/test_oci%.c $(CONTAINERS_DEBUG_OBJ)
 	@mkdir -p $(@D)
 	@echo "  TEST    $<"
-	@gcc $(DEBUG_CFLAGS) -Wno-missing-prototypes $(CPPFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) -lcmocka -ljansson
+	@gcc $(DEBUG_CFLAGS) -Wno-missing-prototypes $(CPPFLAGS) -MMD -MP -o $@ $< $(filter-out $(BUILD)/debug/containers/command_%.o,$(filter %.o,$^)) -lcmocka -ljansson
 
 $(BUILD)/unit/test_containers%: tests/unit/test_containers%.c $(CONTAINERS_DEBUG_OBJ)
 	@mkdir -p $(@D)
