@@ -210,14 +210,14 @@ static int make_folders(char folder[PATH_MAX], size_t top, const char *controlle
 	return 0;
 }
 
-static int join(const char *controller, const char *path, struct error *err)
+static int join(const char *controller, const char *path, pid_t process, struct error *err)
 {
 	char folder[PATH_MAX], pid[16];
 	int ret;
 
 	if (!place(folder, controller, path))
 		return 0;
-	snprintf(pid, sizeof(pid), "%d", getpid());
+	snprintf(pid, sizeof(pid), "%d", process);
 	ret = write_file(folder, "cgroup.procs", pid);
 	return ret ? error_set(err, ret, "cgroup: %s: cannot be joined: %s", text_path_shown(folder), strerror(-ret))
 		   : 0;
@@ -236,17 +236,51 @@ int oci_cgroup_join(const char *path, const struct oci_resources *resources, str
 	if (!ret)
 		ret = oci_cgroup_limit(path, resources, err);
 	for (i = 0; !ret && i < nr; i++)
-		ret = join(controllers[i], path, err);
+		ret = join(controllers[i], path, getpid(), err);
 	return ret;
 }
 
-void oci_cgroup_enter(const char *path)
+/* Parents first: what they start later begins where they are. */
+void oci_cgroup_enter(const char *path, pid_t pid)
 {
 	const unsigned int nr = is_v2() ? 1 : NR_CONTROLLERS;
+	char name[64], text[1024], *at, *end;
 	unsigned int i;
+	ssize_t n;
+	long child;
+	int fd;
 
 	for (i = 0; i < nr; i++)
-		(void)join(controllers[i], path, NULL);
+		(void)join(controllers[i], path, pid, NULL);
+	snprintf(name, sizeof(name), "/proc/%d/task/%d/children", pid, pid);
+	fd = open(name, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	for (at = text; (child = strtol(at, &end, 10)) > 1 && end != at; at = end)
+		oci_cgroup_enter(path, (pid_t)child);
+}
+
+void oci_cgroup_current(char out[PATH_MAX])
+{
+	FILE *file = fopen("/proc/self/cgroup", "re");
+	char line[PATH_MAX + 64], *path;
+
+	snprintf(out, PATH_MAX, "/");
+	while (file && fgets(line, sizeof(line), file)) {
+		path = strchr(line, ':');
+		path = path ? strchr(path + 1, ':') : NULL;
+		/* Version 2 has one line; of version 1 that of the devices is what matters to us. */
+		if (!path || (strncmp(line, "0::", 3) != 0 && !strstr(line, ":devices:")))
+			continue;
+		path[strcspn(path, "\n")] = '\0';
+		snprintf(out, PATH_MAX, "%s", path + 1);
+		if (!is_v2())
+			break;
+	}
+	if (file)
+		fclose(file);
 }
 
 /* ---- reading and the end ---- */

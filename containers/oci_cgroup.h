@@ -25,8 +25,11 @@ int oci_cgroup_path(const char *wanted, const char *id, char out[PATH_MAX], stru
  */
 int oci_cgroup_join(const char *path, const struct oci_resources *resources, struct error *err);
 
-/* oci_cgroup_enter - move this process to a cgroup that is there; as far as possible. */
-void oci_cgroup_enter(const char *path);
+/* oci_cgroup_enter - move a process to a cgroup that is there, with all that descend from it; as far as possible. */
+void oci_cgroup_enter(const char *path, pid_t pid);
+
+/* oci_cgroup_current - the cgroup that this process is in; "/" when the host cannot say. */
+void oci_cgroup_current(char out[PATH_MAX]);
 
 /* oci_cgroup_limit - set limits of a cgroup that is there. */
 int oci_cgroup_limit(const char *path, const struct oci_resources *resources, struct error *err);

@@ -18,6 +18,7 @@
 #include "oci_commands.h"
 #include "oci_disks.h"
 #include "oci_machine.h"
+#include "oci_network.h"
 #include "oci_process.h"
 #include "oci_state.h"
 #include "text.h"
@@ -32,6 +33,7 @@ struct creation {
 	char bundle[PATH_MAX], cgroup[PATH_MAX];
 	int report; /* to whoever waits for create: a 0 byte, or a sentence */
 	bool reported;
+	bool joins_late; /* its cgroup once the machine has its devices open */
 };
 
 /* ---- what the keeper does ---- */
@@ -54,6 +56,8 @@ static int prepare(struct keeper *k, struct error *err)
 	struct creation *c = k->owner;
 	int ret = oci_files_put(&c->spec, k->instance, err);
 
+	if (!ret && c->joins_late)
+		oci_cgroup_enter(c->cgroup, getpid());
 	if (!ret)
 		report(c, &(struct error){ 0 });
 	return ret;
@@ -185,6 +189,28 @@ static void describe(struct creation *c)
 	status_set_process(state, "keeper", &self);
 }
 
+/*
+ * Before there are children, so that all of the container is in it. The cgroups of podman's pods allow no device that a
+ * microVM needs, but for opening them only: there we go back, and in when that is done.
+ */
+static int join_cgroup(struct creation *c, struct error *err)
+{
+	char before[PATH_MAX];
+	int ret, fd;
+
+	oci_cgroup_current(before);
+	ret = oci_cgroup_join(c->cgroup, &c->spec.resources, err);
+	if (ret || c->spec.sandbox)
+		return ret;
+	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	c->joins_late = fd < 0 && errno == EPERM;
+	if (fd >= 0)
+		close(fd);
+	if (c->joins_late)
+		oci_cgroup_enter(before, getpid());
+	return 0;
+}
+
 static void keep(struct creation *c)
 {
 	struct error err = { 0 };
@@ -193,8 +219,9 @@ static void keep(struct creation *c)
 	(void)setsid();
 	(void)!chdir("/");
 	describe(c);
-	/* Before there are children, so that all of the container is in it. */
-	ret = oci_cgroup_join(c->cgroup, &c->spec.resources, &err);
+	ret = oci_network_join(c->spec.netns, &err);
+	if (!ret)
+		ret = join_cgroup(c, &err);
 	control = ret ? -1 : oci_control_listen(&c->container, OCI_CONTROL, SOCK_SEQPACKET, &err);
 	if (control >= 0)
 		code = c->spec.sandbox ? keep_sandbox(c, control) : keep_machine(c, control, &err);

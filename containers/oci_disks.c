@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "jailer/words.h"
+#include "tar_files.h"
 #include "text.h"
 
 #define SCRATCH_NAME "mayfly-scratch.ext4"
@@ -38,7 +39,15 @@ static bool is_of_guest(const struct oci_mount *m)
 	return false;
 }
 
-static int check_bind(const struct oci_mount *m, struct error *err)
+/* What is written to the copies stays inside, which whoever sets the annotation knows. */
+static bool copies_folders(const struct oci_spec *spec)
+{
+	const char *word = oci_annotation(spec, OCI_ANNOTATION_FOLDERS);
+
+	return word && strcmp(word, "copy") == 0;
+}
+
+static int check_bind(const struct oci_spec *spec, const struct oci_mount *m, struct error *err)
 {
 	char shown[100];
 	struct stat st;
@@ -58,12 +67,13 @@ static int check_bind(const struct oci_mount *m, struct error *err)
 				 "mounts: %s: a socket or device of the host cannot be had in a microVM (needs to "
 				 "be a file or a read-only folder)",
 				 shown);
-	if (m->read_only)
+	if (m->read_only || copies_folders(spec))
 		return 0;
-	return error_set(err, -ENOTSUP,
-			 "mounts: %s: a folder of the host cannot be written to from a microVM (needs :ro, a copy "
-			 "of what is in it now)",
-			 shown);
+	return error_set(
+		err, -ENOTSUP,
+		"mounts: %s: a folder of the host cannot be written to from a microVM (needs :ro, a copy of what is "
+		"in it now, or the annotation " OCI_ANNOTATION_FOLDERS "=copy, a copy that can be written to)",
+		shown);
 }
 
 int oci_disks_check(const struct oci_spec *spec, struct error *err)
@@ -73,7 +83,7 @@ int oci_disks_check(const struct oci_spec *spec, struct error *err)
 
 	for (i = 0; i < spec->nr_mounts && !ret; i++)
 		if (!is_of_guest(&spec->mounts[i]))
-			ret = check_bind(&spec->mounts[i], err);
+			ret = check_bind(spec, &spec->mounts[i], err);
 	return ret;
 }
 
@@ -149,7 +159,7 @@ static int add_folders(const struct oci_spec *spec, const struct places *places,
 	for (i = 0; i < spec->nr_mounts; i++) {
 		const struct oci_mount *m = &spec->mounts[i];
 
-		if (is_of_guest(m) || stat(m->source, &st) || !S_ISDIR(st.st_mode))
+		if (is_of_guest(m) || !m->read_only || stat(m->source, &st) || !S_ISDIR(st.st_mode))
 			continue;
 		if (out->nr == DRIVES_MAX)
 			return error_set(err, -E2BIG, "mounts: more than %d folders of the host", DRIVES_MAX - 2);
@@ -199,6 +209,30 @@ static int send_file(struct agent_client *agent, int fd, struct error *err)
 	return ret ? ret : agent_send(agent, FRAME_DATA, NULL, 0, err);
 }
 
+/* An archive below /, where what is missing on the way is made. */
+static int put_folder(const struct oci_mount *m, const struct instance *instance, struct error *err)
+{
+	struct request request = { 0 };
+	struct agent_client *agent;
+	struct fields fields;
+	int ret = agent_dial(instance, AGENT_PATIENCE_MS, &agent, err);
+
+	if (ret)
+		return ret;
+	request_add(&request, "version", "1");
+	request_add(&request, "op", "put");
+	request_add(&request, "path", "/");
+	request_add(&request, "tar", "1");
+	ret = agent_request(agent, &request, err);
+	if (!ret)
+		ret = tar_send(agent, AT_FDCWD, m->source, m->destination + strspn(m->destination, "/"), err);
+	if (!ret || ret == -EPIPE)
+		ret = agent_reply(agent, AGENT_PATIENCE_MS, &fields, err);
+	request_free(&request);
+	agent_hang_up(agent);
+	return ret;
+}
+
 static int put_file(const struct oci_mount *m, int fd, const struct stat *st, const struct instance *instance,
 		    struct error *err)
 {
@@ -227,25 +261,36 @@ static int put_file(const struct oci_mount *m, int fd, const struct stat *st, co
 	return ret;
 }
 
+static int put(const struct oci_mount *m, const struct instance *instance, struct error *err)
+{
+	struct stat st;
+	int fd, ret;
+
+	if (stat(m->source, &st))
+		return error_set(err, -errno, "%s", strerror(errno));
+	/* Read-only folders are disks. */
+	if (S_ISDIR(st.st_mode))
+		return m->read_only ? 0 : put_folder(m, instance, err);
+	fd = open(m->source, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return error_set(err, -errno, "%s", strerror(errno));
+	ret = put_file(m, fd, &st, instance, err);
+	close(fd);
+	return ret;
+}
+
 int oci_files_put(const struct oci_spec *spec, const struct instance *instance, struct error *err)
 {
 	struct error why = { 0 };
-	struct stat st;
 	unsigned int i;
-	int fd, ret = 0;
+	int ret = 0;
 
 	for (i = 0; i < spec->nr_mounts && !ret; i++) {
-		const struct oci_mount *m = &spec->mounts[i];
-
-		if (is_of_guest(m) || stat(m->source, &st) || !S_ISREG(st.st_mode))
+		if (is_of_guest(&spec->mounts[i]))
 			continue;
-		fd = open(m->source, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			return error_set(err, -errno, "mounts: %s: %s", text_path_shown(m->source), strerror(errno));
-		ret = put_file(m, fd, &st, instance, &why);
-		close(fd);
+		ret = put(&spec->mounts[i], instance, &why);
 		if (ret)
-			error_set(err, ret, "mounts: %.100s: %s", m->destination, why.message);
+			error_set(err, ret, "mounts: %.100s: %s", spec->mounts[i].destination, why.message);
 	}
 	return ret;
 }

@@ -12,6 +12,7 @@
 
 /* Annotations of ours. */
 #define OCI_ANNOTATION_SCRATCH "org.mayfly.scratch" /* a size, or tmpfs */
+#define OCI_ANNOTATION_FOLDERS "org.mayfly.folders" /* copy: writable folders are copied in, and not back */
 #define OCI_ANNOTATION_CPUS    "org.mayfly.cpus"
 #define OCI_ANNOTATION_MEMORY  "org.mayfly.memory" /* of a container without a limit */
 
@@ -32,7 +33,8 @@ int oci_disks_check(const struct oci_spec *spec, struct error *err);
 int oci_disks_open(const struct oci_spec *spec, const char *bundle, const struct places *places, struct drives *out,
 		   struct error *err);
 
-/* oci_files_put - copy files that config.json binds into the guest, by connections of their own. */
+/* oci_files_put - copy files that config.json binds into the guest, and folders where the annotation says so, by
+ * connections of their own. */
 int oci_files_put(const struct oci_spec *spec, const struct instance *instance, struct error *err);
 
 /*

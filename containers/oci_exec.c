@@ -189,7 +189,7 @@ static void keep(struct execution *x)
 	int ret;
 
 	(void)setsid();
-	oci_cgroup_enter(oci_state_text(x->container, "cgroup"));
+	oci_cgroup_enter(oci_state_text(x->container, "cgroup"), getpid());
 	ret = execute(x, &err);
 	if (ret >= 0)
 		_exit(ret);

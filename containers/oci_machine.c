@@ -132,7 +132,7 @@ int oci_machine_plan(const struct oci_spec *spec, const char *id, struct oci_mac
 	};
 	ret = oci_machine_size(spec, &m->config.memory, &m->config.cpus, err);
 	if (!ret && spec->network == OCI_NETWORK_PATH)
-		ret = oci_network_open(spec->netns, &m->card, err);
+		ret = oci_network_open(&m->card, err);
 	if (!ret)
 		ret = add_network(m, err);
 	if (!ret)

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "text.h"
@@ -290,11 +291,12 @@ static int connect_guest(int fd, struct found *f, struct error *err)
 			 strerror(-ret));
 }
 
-static int open_inside(struct oci_network_config *out, struct error *err)
+int oci_network_open(struct oci_network_config *out, struct error *err)
 {
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), ret;
 	struct found found = { .out = out };
 
+	*out = (struct oci_network_config){ .tap = -1 };
 	if (fd < 0)
 		return error_set(err, -errno, "netlink: %s", strerror(errno));
 	ret = look(fd, &found);
@@ -306,21 +308,24 @@ static int open_inside(struct oci_network_config *out, struct error *err)
 	return ret;
 }
 
-int oci_network_open(const char *path, struct oci_network_config *out, struct error *err)
+int oci_network_join(const char *path, struct error *err)
 {
-	int ours = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), theirs = open(path, O_RDONLY | O_CLOEXEC), ret = 0;
+	struct stat ours, theirs;
+	int fd, ret = 0;
 
-	*out = (struct oci_network_config){ .tap = -1 };
-	if (ours < 0 || theirs < 0 || setns(theirs, CLONE_NEWNET))
+	if (!path)
+		return unshare(CLONE_NEWNET) ? error_set(err, -errno, "a network namespace: %s", strerror(errno)) : 0;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &theirs) || stat("/proc/self/ns/net", &ours))
 		ret = error_set(err, -errno, "linux.namespaces: %s: %s", text_path_shown(path), strerror(errno));
-	if (!ret)
-		ret = open_inside(out, err);
-	if (theirs >= 0)
-		close(theirs);
-	/* Nothing of ours may go on in the container's network. */
-	if (ours >= 0 && setns(ours, CLONE_NEWNET) && !ret)
-		ret = error_set(err, -errno, "back to the host's network: %s", strerror(errno));
-	if (ours >= 0)
-		close(ours);
+	/* Its interfaces are not to be handed to a guest. */
+	else if (ours.st_ino == theirs.st_ino && ours.st_dev == theirs.st_dev)
+		ret = error_set(err, -ENOTSUP,
+				"linux.namespaces: %s: a microVM has a network of its own, never the host's",
+				text_path_shown(path));
+	else if (setns(fd, CLONE_NEWNET))
+		ret = error_set(err, -errno, "linux.namespaces: %s: %s", text_path_shown(path), strerror(errno));
+	if (fd >= 0)
+		close(fd);
 	return ret;
 }

@@ -19,11 +19,16 @@ struct oci_network_config {
 };
 
 /*
- * oci_network_open - join the guest to the interface of the network namespace at path
- * The first interface that is up and has an address stays where it is; a TAP beside it gets all that arrives there, and
- * what comes from the TAP goes out there. The guest takes over its MAC and addresses. For a process with one thread,
- * which is back in its own namespace afterwards. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
+ * oci_network_join - move this process, which has one thread, to the network namespace at path, or to a new, empty one (NULL)
+ * Where the container's keeper is, engines and other containers look for its network. Refuses the host's own.
  */
-int oci_network_open(const char *path, struct oci_network_config *out, struct error *err);
+int oci_network_join(const char *path, struct error *err);
+
+/*
+ * oci_network_open - join the guest to the interface of the network namespace that this process is in
+ * The first interface that is up and has an address stays where it is; a TAP beside it gets all that arrives there, and
+ * what comes from the TAP goes out there. The guest takes over its MAC and addresses. Needs CAP_NET_ADMIN.
+ */
+int oci_network_open(struct oci_network_config *out, struct error *err);
 
 #endif
