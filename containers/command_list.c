@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "container_log.h"
+#include "drives.h"
 #include "instance.h"
 #include "keeper.h"
 #include "text.h"
@@ -72,16 +73,22 @@ static void join_command(json_t *status, char *dst, size_t size)
 		memcpy(dst + size - 4, "...", 4);
 }
 
-/* "2026-11-21T03:51:00.123456789Z" as seconds from 1970; 0 when it is none. */
+/* "2026-11-21T03:51:00.123456789Z" as seconds from 1970; what was not written by us gives some time or other. */
 static time_t parse_time(const char *text)
 {
+	int *part, parts[6] = { 0 };
 	struct tm tm = { 0 };
 
-	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%2d", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour, &tm.tm_min,
-		   &tm.tm_sec) != 6)
-		return 0;
-	tm.tm_year -= 1900;
-	tm.tm_mon--;
+	for (part = parts; part < parts + 6 && *text; part++) {
+		*part = (int)strtol(text, (char **)&text, 10);
+		text += *text != '\0';
+	}
+	tm.tm_year = parts[0] - 1900;
+	tm.tm_mon = parts[1] - 1;
+	tm.tm_mday = parts[2];
+	tm.tm_hour = parts[3];
+	tm.tm_min = parts[4];
+	tm.tm_sec = parts[5];
 	return timegm(&tm);
 }
 
@@ -93,7 +100,7 @@ static void describe_age(const char *since, char *dst, size_t size)
 		snprintf(dst, size, "%ld s", s < 0 ? 0 : s);
 	else if (s < 7200)
 		snprintf(dst, size, "%ld min", s / 60);
-	else if (s < 2 * 86400)
+	else if (s < 172800)
 		snprintf(dst, size, "%ld h", s / 3600);
 	else
 		snprintf(dst, size, "%ld d", s / 86400);
@@ -172,39 +179,52 @@ static int prune_one(struct instance *i, void *arg)
 	return 0;
 }
 
+static void print_json(json_t *const *all, size_t nr)
+{
+	size_t i;
+
+	printf("[");
+	for (i = 0; i < nr; i++) {
+		printf("%s\n", i ? "," : "");
+		json_dumpf(all[i], stdout, JSON_COMPACT);
+	}
+	printf("%s]\n", nr ? "\n" : "");
+}
+
+static int print_list(const struct options *o, json_t *list, struct error *err)
+{
+	const size_t nr = json_array_size(list);
+	json_t **all = calloc(nr + 1, sizeof(json_t *));
+	size_t i;
+
+	if (!all)
+		return error_set(err, -ENOMEM, "no memory");
+	for (i = 0; i < nr; i++)
+		all[i] = json_array_get(list, i);
+	qsort(all, nr, sizeof(json_t *), by_age);
+	if (o->json)
+		print_json(all, nr);
+	else if (!o->quiet)
+		print_table(all, nr);
+	for (i = 0; o->quiet && !o->json && i < nr; i++)
+		printf("%s\n", string_of(all[i], "id"));
+	free(all);
+	return 0;
+}
+
 int command_ps(struct options *o, const struct places *places)
 {
 	struct listing l = { .o = o, .all = json_array() };
 	struct error err = { 0 };
-	json_t **sorted;
-	size_t nr, i;
 
-	if (o->prune)
+	if (o->prune) {
+		drives_prune(places);
 		(void)instance_each(places, prune_one, (void *)(uintptr_t)places, &err);
+	}
 	if (!err.code)
 		(void)instance_each(places, collect, &l, &err);
-	nr = json_array_size(l.all);
-	sorted = calloc(nr + 1, sizeof(json_t *));
-	if (!sorted && !err.code)
-		error_set(&err, -ENOMEM, "no memory");
-	for (i = 0; sorted && i < nr; i++)
-		sorted[i] = json_array_get(l.all, i);
-	if (sorted)
-		qsort(sorted, nr, sizeof(json_t *), by_age);
-	if (!err.code && o->json) {
-		printf("[");
-		for (i = 0; i < nr; i++) {
-			printf("%s\n", i ? "," : "");
-			json_dumpf(sorted[i], stdout, JSON_COMPACT);
-		}
-		printf("%s]\n", nr ? "\n" : "");
-	} else if (!err.code && o->quiet) {
-		for (i = 0; i < nr; i++)
-			printf("%s\n", string_of(sorted[i], "id"));
-	} else if (!err.code) {
-		print_table(sorted, nr);
-	}
-	free(sorted);
+	if (!err.code)
+		(void)print_list(o, l.all, &err);
 	json_decref(l.all);
 	return err.code ? complain(&err, EXIT_TOOL_FAILED) : 0;
 }

@@ -129,7 +129,7 @@ static void describe(struct run *run)
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	text_time(created, sizeof(created), &now);
-	strcat(created, "Z");
+	snprintf(created + strlen(created), 2, "Z");
 	for (i = 1; i < o->nr_args; i++)
 		json_array_append_new(command, text(o->args[i]));
 	json_object_set_new(s, "id", json_string(run->instance.id));

@@ -77,8 +77,9 @@ void container_log_write(struct container_log *log, bool is_stderr, const char *
 struct reader {
 	char *bytes; /* of records that are not whole yet */
 	size_t len;
-	bool timestamps;
-	int64_t skip; /* lines that are not printed */
+	bool timestamps, counting; /* counting: nothing is printed */
+	int64_t lines;             /* that were counted */
+	int64_t skip;              /* lines that are not printed */
 };
 
 static void print_all(int fd, const char *data, size_t len)
@@ -104,8 +105,9 @@ static void print_record(struct reader *r, char *line, size_t len)
 	if (len < text)
 		return;
 	whole = line[text - 2] == 'F';
-	if (r->skip > 0) {
-		r->skip -= whole;
+	if (r->counting || r->skip > 0) {
+		r->lines += whole;
+		r->skip -= !r->counting && whole;
 		return;
 	}
 	if (memcmp(line + tag, "stderr", 6) == 0)
@@ -141,19 +143,6 @@ static int print_file(struct reader *r, int fd)
 		print_some(r);
 	}
 	return n < 0 ? -errno : 0;
-}
-
-static int64_t count_lines(int fd)
-{
-	char bytes[4096];
-	int64_t lines = 0;
-	off_t at = 0;
-	ssize_t n, i;
-
-	for (; (n = pread(fd, bytes, sizeof(bytes), at)) > 0; at += n)
-		for (i = 0; i < n; i++)
-			lines += bytes[i] == '\n';
-	return lines;
 }
 
 static int open_log(const struct instance *i, const char *name)
@@ -214,20 +203,36 @@ static int follow_file(struct reader *r, struct instance *i, int fd)
 	return ret;
 }
 
+/* How many lines there are before those that are wanted. */
+static int skip_lines(struct reader *r, int before, int fd, int64_t tail)
+{
+	int ret = 0;
+
+	r->counting = true;
+	if (before >= 0)
+		ret = print_file(r, before);
+	if (!ret)
+		ret = print_file(r, fd);
+	r->counting = false;
+	r->skip = r->lines > tail ? r->lines - tail : 0;
+	r->len = 0;
+	if (before >= 0)
+		(void)lseek(before, 0, SEEK_SET);
+	(void)lseek(fd, 0, SEEK_SET);
+	return ret;
+}
+
 int container_log_print(struct instance *i, int64_t tail, bool follow, bool timestamps, struct error *err)
 {
 	struct reader r = { .bytes = malloc(RECORD_MAX + READ_SIZE), .timestamps = timestamps };
 	int before = open_log(i, BEFORE), fd = open_log(i, INSTANCE_LOG), ret = 0;
-	int64_t lines;
 
 	if (!r.bytes || fd < 0) {
 		ret = error_set(err, -ENOENT, "%s: has no log (it was started with --rm and without -d)", i->id);
 	} else {
-		if (tail >= 0) {
-			lines = (before >= 0 ? count_lines(before) : 0) + count_lines(fd);
-			r.skip = lines > tail ? lines - tail : 0;
-		}
-		if (before >= 0)
+		if (tail >= 0)
+			ret = skip_lines(&r, before, fd, tail);
+		if (!ret && before >= 0)
 			ret = print_file(&r, before);
 		if (!ret && follow) {
 			ret = follow_file(&r, i, fd);

@@ -1,14 +1,17 @@
 /* drives.c: what becomes a disk of the machine: the image, volumes, scratch. */
 #include "drives.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include <unistd.h>
 
@@ -155,26 +158,46 @@ static int open_scratch(struct drives *d, const char *word, const struct places 
 	return ret;
 }
 
-/* The disk of a volume's name. Whoever finds none makes it, whole before it has the name. */
+/* A disk under a name of this process until it is whole; whoever prunes takes what nobody has locked. */
+static int make_volume(int volumes, const char *file, const struct places *p, struct error *err)
+{
+	int folder = places_data(p, "tmp", err), fd, ret;
+	char name[32];
+
+	if (folder < 0)
+		return folder;
+	snprintf(name, sizeof(name), "%d.ext4", getpid());
+	fd = openat(folder, name, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		ret = error_set(err, -errno, "%s/tmp/%s: %s", text_path_shown(p->data_path), name, strerror(errno));
+	else
+		ret = lock(fd, false, name, err);
+	if (!ret)
+		ret = drives_make_ext4(fd, VOLUME_SIZE, true, err);
+	/* EEXIST: somebody else was faster, and that one is as good. */
+	if (!ret && syscall(SYS_renameat2, folder, name, volumes, file, RENAME_NOREPLACE) && errno != EEXIST)
+		ret = error_set(err, -errno, "--volume: %s: %s", file, strerror(errno));
+	(void)unlinkat(folder, name, 0);
+	if (fd >= 0)
+		close(fd);
+	close(folder);
+	return ret;
+}
+
+/* The disk of a volume's name, which is made when there is none. */
 static int open_volume(const char *name, bool read_only, const struct places *p, struct error *err)
 {
-	int folder = places_data(p, "volumes", err), fd, fresh, ret = 0;
-	char file[INSTANCE_NAME_MAX + 8], path[32];
+	int folder = places_data(p, "volumes", err), fd, ret = 0;
+	const int flags = (read_only ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC;
+	char file[INSTANCE_NAME_MAX + 8];
 
 	if (folder < 0)
 		return folder;
 	snprintf(file, sizeof(file), "%s.ext4", name);
-	fd = openat(folder, file, (read_only ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(folder, file, flags);
 	if (fd < 0 && errno == ENOENT) {
-		fresh = make_nameless(p, err);
-		ret = fresh < 0 ? fresh : drives_make_ext4(fresh, VOLUME_SIZE, true, err);
-		snprintf(path, sizeof(path), "/proc/self/fd/%d", fresh);
-		/* EEXIST: somebody else was faster. */
-		if (!ret && linkat(AT_FDCWD, path, folder, file, AT_SYMLINK_FOLLOW) && errno != EEXIST)
-			ret = error_set(err, -errno, "--volume: %s: %s", name, strerror(errno));
-		if (fresh >= 0)
-			close(fresh);
-		fd = ret ? -1 : openat(folder, file, (read_only ? O_RDONLY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC);
+		ret = make_volume(folder, file, p, err);
+		fd = ret ? -1 : openat(folder, file, flags);
 	}
 	if (!ret && fd < 0)
 		ret = error_set(err, -errno, "--volume: %s: %s", name, strerror(errno));
@@ -184,6 +207,23 @@ static int open_volume(const char *name, bool read_only, const struct places *p,
 	if (ret && fd >= 0)
 		close(fd);
 	return ret ? ret : fd;
+}
+
+void drives_prune(const struct places *p)
+{
+	int folder = places_data(p, "tmp", NULL), fd;
+	DIR *stream = folder < 0 ? NULL : fdopendir(folder);
+	struct dirent *entry;
+
+	while (stream && (entry = readdir(stream)) != NULL) {
+		fd = openat(dirfd(stream), entry->d_name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+			(void)unlinkat(dirfd(stream), entry->d_name, 0);
+		if (fd >= 0)
+			close(fd);
+	}
+	if (stream)
+		closedir(stream);
 }
 
 /* ---- folders ---- */

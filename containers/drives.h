@@ -43,6 +43,9 @@ int drives_make_ext4(int fd, uint64_t size, bool journal, struct error *err);
  * descriptor, or an error. */
 int drives_make_erofs(const char *source, const struct places *places, struct error *err);
 
+/* drives_prune - remove disks that were being made when their maker was killed. */
+void drives_prune(const struct places *places);
+
 /* drives_is_disk - whether the file is an EROFS (*writable false) or ext4 image. */
 bool drives_is_disk(int fd, bool *writable);
 

@@ -16,8 +16,9 @@
 #include "spawn.h"
 #include "text.h"
 
-#define MEMORY   "sources" /* the folder of what was answered before, below the data folder */
-#define KEY_SIZE 20
+#define MEMORY    "sources" /* the folder of what was answered before, below the data folder */
+#define KEY_SIZE  20
+#define NAME_SIZE 8192 /* of a source: any path, or a name */
 
 /* A source, what it was, and the image that was made of it. */
 struct answer {
@@ -60,11 +61,11 @@ static void stamp_source(struct answer *a, const char *source)
 }
 
 /* A path that means the same in every folder, or a name. */
-static void full_name(char out[2 * PATH_MAX], const char *source)
+static void full_name(char out[NAME_SIZE], const char *source)
 {
 	char real[PATH_MAX];
 
-	snprintf(out, 2 * PATH_MAX, "%s", realpath(source, real) ? real : source);
+	snprintf(out, NAME_SIZE, "%s", realpath(source, real) ? real : source);
 }
 
 /* Three lines: the source, its stamp, the image. */
@@ -161,7 +162,7 @@ static int open_disk(const char *path)
 int image_open(const struct places *p, const char *source, const char *pull, struct error *err)
 {
 	const bool always = pull && strcmp(pull, "always") == 0, never = pull && strcmp(pull, "never") == 0;
-	char name[2 * PATH_MAX];
+	char name[NAME_SIZE];
 	struct answer a = { 0 };
 	int fd = open_disk(source), folder, ret;
 

@@ -52,6 +52,7 @@ struct life {
 	bool told;        /* to start it */
 	bool killed;      /* the command was sent SIGKILL */
 	int starter;      /* the connection that said start and waits for the answer; -1: none */
+	bool ran;         /* the command has run */
 	int64_t deadline; /* in ms of CLOCK_MONOTONIC; 0: none */
 };
 
@@ -230,6 +231,7 @@ static void begin_running(struct life *l)
 	struct keeper *k = l->k;
 
 	l->stage = RUNNING;
+	l->ran = true;
 	l->deadline = 0;
 	json_object_set_new(k->status, "state", json_string("running"));
 	note_time(k->status, "started");
@@ -482,9 +484,10 @@ int keeper_run(struct keeper *k, struct error *err)
 	network_close(k->config.network);
 	if (l.log.fd >= 0)
 		close(l.log.fd);
-	if (!k->remove)
+	/* Of a command that never ran there is nothing to tell but what is said now. */
+	if (l.ran && !k->remove)
 		record_end(&l, err);
-	if (k->remove && instance_remove(k->places, k->instance, &left) && !err->code)
+	else if (instance_remove(k->places, k->instance, &left) && !err->code)
 		*err = left;
 	tell_ready(k, (unsigned char)l.code);
 	close(l.signals);

@@ -16,7 +16,8 @@
 #include "rootfs/init/frames.h"
 #include "text.h"
 
-#define BOOT_ARGS     "console=ttyS0 quiet reboot=k panic=-1"
+/* Errors of the kernel are heard: that somebody was killed for want of memory is one. */
+#define BOOT_ARGS     "console=ttyS0 loglevel=4 reboot=k panic=-1"
 #define BOOT_ARGS_MAX 1800 /* Mayfly adds a few words of its own to these, and Linux takes 2047 bytes */
 #define GUEST_CID     3
 #define MIB           (1ull << 20)

@@ -1,20 +1,8 @@
 /* main.c: arguments in, a container's exit status out. */
 #include <stdio.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "commands.h"
 #include "keeper.h"
-#include "text.h"
-
-int complain(const struct error *err, int status)
-{
-	char shown[2 * sizeof(err->message)];
-
-	text_escape(shown, sizeof(shown), err->message, strlen(err->message));
-	dprintf(STDERR_FILENO, RUN_NAME ": %s\n", shown);
-	return status;
-}
 
 static int run(struct options *options)
 {

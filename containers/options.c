@@ -15,7 +15,7 @@
 #define MEMORY_MIN     (32ull << 20)
 #define MEMORY_MAX     (1ull << 42)
 #define CPUS_MAX       32
-#define SECONDS_MAX    (365 * 86400)
+#define SECONDS_MAX    31536000 /* a year */
 
 enum option_kind { FLAG, TEXT, LIST, MEMORY, CPUS, SECONDS, LINES };
 

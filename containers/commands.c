@@ -1,4 +1,5 @@
-/* process_request.c: a process of the guest as the options describe it, in the words of the agent's protocol. */
+/* commands.c: what the sub-commands share: complaints, and a process of the guest in the words of the agent's protocol.
+ */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +11,15 @@
 #include "commands.h"
 #include "terminal.h"
 #include "text.h"
+
+int complain(const struct error *err, int status)
+{
+	char shown[2 * sizeof(err->message)];
+
+	text_escape(shown, sizeof(shown), err->message, strlen(err->message));
+	dprintf(STDERR_FILENO, RUN_NAME ": %s\n", shown);
+	return status;
+}
 
 /* NAME=VALUE as it is, NAME with the value that it has here, if it has one. */
 static int add_env(struct request *r, const char *word, const char *from, struct error *err)
