@@ -3,6 +3,7 @@
 #include "agent.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <linux/vm_sockets.h>
@@ -157,6 +158,7 @@ int agent_run(struct agent *agent)
 
 	agent->pid = getpid();
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	fcntl(agent->listener, F_SETFL, O_NONBLOCK); /* who knocks may be gone before the door is open */
 	agent->shared = mmap(NULL, sizeof(*agent->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (agent->shared == MAP_FAILED || signals < 0 ||
 	    socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, agent->attach))

@@ -64,6 +64,12 @@ void conn_close(struct connection *c);
 
 /* ---- request.c: what the host wants ---- */
 
+/*
+ * request_read - the bytes of all REQUEST frames of a new connection, in *text (NULL before), which the caller frees
+ * Returns 0: they are fields; 1: the connection ended before; a negative errno with err set.
+ */
+int request_read(struct connection *c, char **text, size_t *len, struct error *err);
+
 /* request_serve - read the request of a new connection, do it, answer it, close it. For a process of its own. */
 void request_serve(struct agent *agent, struct connection *c);
 
@@ -71,9 +77,10 @@ void request_serve(struct agent *agent, struct connection *c);
  * An operation gets the request's fields and puts its results into reply. Returns 0: they are sent; a negative errno
  * with err set: the sentence is sent with them; 1: it has said all itself.
  */
-#define OPERATION(name)                                                                                               \
-	int name(struct agent *agent, struct connection *c, const struct fields *request, struct field_buffer *reply, \
-		 struct error *err)
+#define OPERATION(name)                                                                                     \
+	int name(struct agent *agent __attribute__((unused)), struct connection *c __attribute__((unused)), \
+		 const struct fields *request __attribute__((unused)),                                      \
+		 struct field_buffer *reply __attribute__((unused)), struct error *err __attribute__((unused)))
 
 /* run.c */
 OPERATION(op_main);

@@ -61,7 +61,7 @@ static int take(struct source *s, int64_t size, char *to, int fd, bool may_end)
 		if (done < size && to)
 			memcpy(to + done, bytes, (size_t)n);
 		if (done < size && fd >= 0)
-			ret = write_all(fd, bytes, (size_t)n);
+			ret = write_stream(fd, bytes, (size_t)n);
 		if (ret)
 			return error_set(s->err, ret, "writing: %s", strerror(-ret));
 		done += n;

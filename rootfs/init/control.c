@@ -27,8 +27,6 @@ OPERATION(op_kill)
 	int64_t pid = agent->shared->pid, all = 0;
 	int number, fd, ret = 0;
 
-	(void)c;
-	(void)reply;
 	if (signal_field(request, SIGTERM, &number, err) || number_field(request, "all", 0, 1, &all, err))
 		return err->code;
 	if (all) {
@@ -52,7 +50,6 @@ OPERATION(op_stop)
 	int64_t seconds = 10;
 	int number;
 
-	(void)c;
 	if (signal_field(request, shared->stop_signal > 0 ? shared->stop_signal : SIGTERM, &number, err) ||
 	    number_field(request, "seconds", 0, 1000000, &seconds, err))
 		return err->code;
@@ -93,9 +90,6 @@ static void list_one(pid_t pid, const char *stat_text, void *data)
 
 OPERATION(op_list)
 {
-	(void)c;
-	(void)request;
-	(void)err;
 	reply->size -= 16; /* room to say that there were more */
 	processes_each(agent, list_one, reply);
 	reply->size += 16;
@@ -113,9 +107,6 @@ OPERATION(op_info)
 	struct timespec up;
 	struct utsname u;
 
-	(void)c;
-	(void)request;
-	(void)err;
 	uname(&u);
 	clock_gettime(CLOCK_BOOTTIME, &up);
 	field_add_number(reply, "version", AGENT_PROTOCOL);

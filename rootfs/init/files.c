@@ -96,7 +96,7 @@ char *root_read(int root, const char *path, size_t max, size_t *len)
 	return text;
 }
 
-int write_all(int fd, const void *data, size_t len)
+int write_stream(int fd, const void *data, size_t len)
 {
 	while (len) {
 		ssize_t n = write(fd, data, len);
@@ -107,6 +107,14 @@ int write_all(int fd, const void *data, size_t len)
 		len -= n > 0 ? (size_t)n : 0;
 	}
 	return 0;
+}
+
+void write_setting(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	write_stream(fd, text, strlen(text));
+	close(fd);
 }
 
 int new_file_open(struct new_file *file, int root, const char *path)
@@ -162,7 +170,7 @@ int root_write(int root, const char *path, const char *text)
 
 	if (ret)
 		return ret;
-	ret = write_all(file.fd, text, strlen(text));
+	ret = write_stream(file.fd, text, strlen(text));
 	if (!ret && fchmod(file.fd, 0644))
 		ret = -errno;
 	if (!ret)
@@ -179,7 +187,7 @@ static int receive(struct connection *c, int fd, struct error *err)
 	while ((ret = conn_read(c)) > 0 && c->in.type == FRAME_DATA) {
 		if (!c->in.len)
 			return 0;
-		ret = write_all(fd, frame_payload(&c->in), c->in.len);
+		ret = write_stream(fd, frame_payload(&c->in), c->in.len);
 		if (ret)
 			return error_set(err, ret, "writing: %s", strerror(-ret));
 	}
@@ -223,7 +231,6 @@ OPERATION(op_put)
 	int64_t tar = 0, uid = -1, gid = -1;
 	int folder, ret;
 
-	(void)reply;
 	if (!path || !*path)
 		return bad_field(err, request, "path", "a name in the container");
 	if (number_field(request, "tar", 0, 1, &tar, err))

@@ -38,8 +38,11 @@ int new_file_open(struct new_file *file, int root, const char *path);
 int new_file_commit(struct new_file *file);
 void new_file_drop(struct new_file *file);
 
-/* write_all - 0 or a negative errno. */
-int write_all(int fd, const void *data, size_t len);
+/* write_stream - 0 or a negative errno. */
+int write_stream(int fd, const void *data, size_t len);
+
+/* write_setting - one of the kernel's files below /proc; one that is not there is passed over. */
+void write_setting(const char *path, const char *text);
 
 /* tar_unpack - take DATA frames that are a tar archive, and make its entries below the directory root. 0, or err is
  * set. owner: of every file, or -1 for what the archive says. */

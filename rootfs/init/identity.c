@@ -22,9 +22,6 @@ OPERATION(op_clock)
 	int64_t ns = -1;
 	struct timespec now;
 
-	(void)agent;
-	(void)c;
-	(void)reply;
 	if (number_field(request, "ns", 0, INT64_MAX, &ns, err))
 		return err->code;
 	if (ns < 0)
@@ -90,8 +87,6 @@ OPERATION(op_hostname)
 {
 	const char *name = field_get(request, "name");
 
-	(void)c;
-	(void)reply;
 	return identity_hostname(agent->root, name ? name : "", NULL, err);
 }
 
@@ -101,8 +96,6 @@ OPERATION(op_reseed)
 	unsigned char seed[SEED_BYTES];
 	int ret;
 
-	(void)c;
-	(void)reply;
 	if (!hex || strlen(hex) != (size_t)2 * SEED_BYTES)
 		return bad_field(err, request, "seed", "64 hexadecimal digits");
 	for (int i = 0; i < SEED_BYTES; i++) {
@@ -120,7 +113,5 @@ OPERATION(op_reseed)
 
 OPERATION(op_network)
 {
-	(void)c;
-	(void)reply;
 	return network_configure(agent->root, request, err);
 }

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -114,6 +115,7 @@ static int set_up(struct agent *agent, struct error *err)
 {
 	static char text[8192];
 	struct field_buffer args = { .text = text, .size = sizeof(text) };
+	const struct rlimit files = { 65536, 1048576 }, processes = { RLIM_INFINITY, RLIM_INFINITY };
 	struct fields f;
 	struct sockaddr_vm address = { .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = AGENT_PORT };
 	int ret;
@@ -130,9 +132,10 @@ static int set_up(struct agent *agent, struct error *err)
 	ret = set_identity(agent->root, &args, err);
 	if (ret)
 		return ret;
-	ret = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-	write_all(ret, "-1000", 5);
-	close(ret);
+	write_setting("/proc/self/oom_score_adj", "-1000");
+	/* The kernel gives its first process less than any engine gives a container. */
+	setrlimit(RLIMIT_NOFILE, &files);
+	setrlimit(RLIMIT_NPROC, &processes);
 	/* Before anybody is told that we are up. */
 	agent->listener = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (bind(agent->listener, (struct sockaddr *)&address, sizeof(address)) || listen(agent->listener, 128))

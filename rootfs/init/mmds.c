@@ -27,7 +27,7 @@ static int ask(const struct sockaddr_in *service, const char *request, char *ans
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (!connect(fd, (const struct sockaddr *)service, sizeof(*service)) &&
-	    !write_all(fd, request, strlen(request)))
+	    !write_stream(fd, request, strlen(request)))
 		while ((n = read(fd, answer + len, size - 1 - len)) > 0)
 			len += (size_t)n;
 	close(fd);

@@ -3,7 +3,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <net/if.h>
 #include <net/route.h>
 #include <stdio.h>
@@ -44,6 +43,8 @@ static int set_flags(const char *name, short flags)
 
 void network_loopback(void)
 {
+	/* As podman sets it: root may ping without CAP_NET_RAW. */
+	write_setting("/proc/sys/net/ipv4/ping_group_range", "0 0");
 	set_flags("lo", IFF_UP | IFF_RUNNING);
 }
 
@@ -136,15 +137,6 @@ static int set_ip6(const char *ip, const char *gw, struct error *err)
 	return ret ? error_set(err, ret, "gw6=%s: " INTERFACE ": %s", gw, strerror(-ret)) : 0;
 }
 
-/* Nobody else shares the wire: an address need not be probed for a second before it is used. */
-static void skip_probing(void)
-{
-	int fd = open("/proc/sys/net/ipv6/conf/" INTERFACE "/accept_dad", O_WRONLY | O_CLOEXEC);
-
-	write_all(fd, "0", 1);
-	close(fd);
-}
-
 static int write_resolv_conf(int root, const struct fields *f, struct error *err)
 {
 	const char *search = field_get(f, "search"), *dns = field_get(f, "dns");
@@ -187,7 +179,8 @@ int network_configure(int root, const struct fields *f, struct error *err)
 				 strerror(-ret));
 	if (mtu && (ret = control(AF_INET, SIOCSIFMTU, &ifr)))
 		return error_set(err, ret, "mtu=%d: " INTERFACE ": %s", (int)mtu, strerror(-ret));
-	skip_probing();
+	/* Nobody else shares the wire: an address need not be probed for a second before it is used. */
+	write_setting("/proc/sys/net/ipv6/conf/" INTERFACE "/accept_dad", "0");
 	ret = network_set_address(ip ? ip : "0.0.0.0/0", err);
 	if (!ret && (ret = set_flags(INTERFACE, IFF_UP | IFF_RUNNING)))
 		error_set(err, ret, INTERFACE ": %s", strerror(-ret));

@@ -27,8 +27,7 @@ static const struct operation {
 	{ "hostname", "name", op_hostname },
 };
 
-/* The bytes of all REQUEST frames, in memory that the caller frees. 0, 1 when there was nothing, or an error. */
-static int read_request(struct connection *c, char **text, size_t *len, struct error *err)
+int request_read(struct connection *c, char **text, size_t *len, struct error *err)
 {
 	int ret;
 
@@ -135,7 +134,7 @@ void request_serve(struct agent *agent, struct connection *c)
 	struct fields f;
 	char *text = NULL;
 	size_t len = 0;
-	int ret = read_request(c, &text, &len, &err);
+	int ret = request_read(c, &text, &len, &err);
 
 	f = (struct fields){ text, len };
 	if (!ret)

@@ -22,15 +22,6 @@ struct report {
 	int error;
 };
 
-static void write_oom_score(int64_t value)
-{
-	char text[8];
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-	write_all(fd, text, (size_t)snprintf(text, sizeof(text), "%d", (int)value));
-	close(fd);
-}
-
 /* exec as a shell would: a name without slash is looked for in the command's own PATH. Returns only on failure, errno
  * set. */
 static void exec_in_path(const struct command *c)
@@ -62,6 +53,7 @@ static void exec_in_path(const struct command *c)
 static int become(const struct agent *agent, const struct command *c, const int stdio[3])
 {
 	struct sigaction standard = { .sa_handler = SIG_DFL };
+	char oom_score[8];
 	sigset_t none;
 
 	for (int sig = 1; sig < _NSIG; sig++)
@@ -75,7 +67,8 @@ static int become(const struct agent *agent, const struct command *c, const int 
 	if (c->tty && (ioctl(0, TIOCSCTTY, 0) || fchown(0, c->user.uid, (gid_t)-1)))
 		return AT_TERMINAL;
 	syscall(SYS_close_range, 3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
-	write_oom_score(c->oom_score_adj);
+	snprintf(oom_score, sizeof(oom_score), "%d", (int)c->oom_score_adj);
+	write_setting("/proc/self/oom_score_adj", oom_score);
 	if (c->readonly && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NODEV, NULL))
 		return AT_READONLY;
 	if (c->make_cwd)

@@ -2,6 +2,7 @@
 
 FUZZ_DIR := tests/fuzz
 FUZZ_OUT := $(BUILD)/fuzz
+COVER_OUT := $(BUILD)/coverage
 FUZZ_CC ?= clang
 FUZZ_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 # clang 14 does not know what gcc's -Wconversion lets pass; the product is compiled strictly by gcc.
@@ -31,7 +32,12 @@ $(FUZZ_BIN): $(FUZZ_OUT)/%: $(FUZZ_OUT)/obj/$(FUZZ_DIR)/fuzz_%.o $(FUZZ_OBJ)
 $(FUZZ_OUT)/obj/$(FUZZ_DIR)/fuzz_mmds.o: CPPFLAGS += -Itests/unit -Wno-unused-function
 $(FUZZ_OUT)/mmds: DEBUG_LIBS += -lcmocka
 
--include $(FUZZ_OBJ:.o=.d) $(FUZZ_TARGETS:%=$(FUZZ_OUT)/obj/$(FUZZ_DIR)/fuzz_%.d)
+# The guest's agent is another program, whose files have no names but their own in common with Mayfly's.
+AGENT_FUZZ_SRC := $(filter rootfs/init/%,$(AGENT_SRC))
+$(FUZZ_OUT)/agent: $(AGENT_FUZZ_SRC:%.c=$(FUZZ_OUT)/obj/%.o)
+$(COVER_OUT)/fuzz/agent: $(AGENT_FUZZ_SRC:%.c=$(COVER_OUT)/obj/%.o)
+
+-include $(AGENT_FUZZ_SRC:%.c=$(FUZZ_OUT)/obj/%.d) $(FUZZ_OBJ:.o=.d) $(FUZZ_TARGETS:%=$(FUZZ_OUT)/obj/$(FUZZ_DIR)/fuzz_%.d)
 
 .PHONY: fuzz fuzz-build
 fuzz-build: $(FUZZ_BIN)
@@ -41,11 +47,10 @@ fuzz: fuzz-build ## fuzz every target for FUZZ_SECONDS (600), two at a time
 
 # ---- coverage: gcc's, of the unit tests and of the corpora, which run there without libFuzzer ----
 
-COVER_OUT := $(BUILD)/coverage
 COVER_CFLAGS := $(CSTD) -O0 -g --coverage -fprofile-abs-path -fprofile-update=atomic
 COVER_OBJ := $(patsubst %.c,$(COVER_OUT)/obj/%.o,$(LIB_SRC)) $(BUILD)/debug/vmm/seccomp/builtin.o
 COVER_FUZZ_OBJ := $(patsubst %.c,$(COVER_OUT)/obj/%.o,$(filter-out $(FUZZ_REPLACED),$(LIB_SRC)) $(FUZZ_SHARED) $(FUZZ_DIR)/replay.c) $(BUILD)/debug/vmm/seccomp/builtin.o
-COVER_UNIT := $(patsubst tests/unit/%.c,$(COVER_OUT)/unit/%,$(filter-out tests/unit/test_jailer% tests/unit/test_containers%,$(UNIT_SRC)))
+COVER_UNIT := $(patsubst tests/unit/%.c,$(COVER_OUT)/unit/%,$(filter-out tests/unit/test_jailer% tests/unit/test_containers% tests/unit/test_agent% tests/unit/test_oci%,$(UNIT_SRC)))
 COVER_FUZZ := $(FUZZ_TARGETS:%=$(COVER_OUT)/fuzz/%)
 
 $(COVER_OUT)/obj/%.o: %.c Makefile VERSION

@@ -157,8 +157,45 @@ STATE = {f"{name}-{how}": bytes([kind | how]) + b"\0" + work + SNAPSHOT + work +
          for how in (0, 0x40 // 3 * 3, 0x81 // 3 * 3)}
 
 
+# ---- agent: a first byte says which of its parts ----
+
+
+def agent_frame(kind, payload, pieces=b"\x3f"):
+    data, out = le(len(payload), 4) + bytes([kind, 0, 0, 0]) + payload, b""
+    for at in range(0, len(data), 8):
+        out += pieces + data[at:at + 8]
+    return out
+
+
+def agent_request(text, config=b"", passwd=b"", group=b"", main=0):
+    """The image's files, each behind its length, and the frame of a request."""
+    files = b"".join(bytes([len(data)]) + data for data in (config, passwd, group))
+    text = b"version=1\0" + text + b"end=1\0"
+    return bytes([1, main]) + files + le(len(text), 4) + bytes([1, 0, 0, 0]) + text
+
+
+def tar_header(kind, name=b"name", size=0):
+    return (name.ljust(100, b"\0") + b"0000644\0" + b"0001750\0" * 2 + b"%011o\0" % size + b"14632104735\0" + bytes(8) + kind + b"link".ljust(100, b"\0") +
+            b"ustar\x0000").ljust(512, b"\0")
+
+
+CONFIG = b"entrypoint=/bin/sh\0cmd=-c\0cmd=x\0env=A=b\0cwd=/w\0user=ann:wheel\0stop_signal=SIGRTMIN+3\0"
+PASSWD, GROUP = b"root:x:0:0:r:/root:/bin/sh\nann:x:7:8:a:/home/ann:/bin/sh\n", b"wheel:x:10:root,ann\nann:x:8:\n"
+AGENT = {
+    "frames": bytes([0]) + agent_frame(2, b"ok=1\0pid=77\0") + agent_frame(4, b"out") + agent_frame(5, b"") + agent_frame(8, b"code=3\0"),
+    "large": bytes([0]) + agent_frame(9, b"x" * 700) + agent_frame(1, b"end=1\0"),
+    "main": agent_request(b"op=main\0", CONFIG, PASSWD, GROUP, 1),
+    "exec": agent_request(b"op=exec\0arg=a\0arg=b\0env=C=d\0env=PATH=/x\0cwd=/\0user=ann\0group=wheel\0group=5\0tty=1\0rows=4\0cols=5\0", CONFIG, PASSWD, GROUP),
+    "rights": agent_request(b"op=exec\0arg=a\0caps=CAP_KILL,CHOWN\0ambient=all\0no_new_privs=1\0rlimit=nofile=1:unlimited\0rlimit=RLIMIT_CORE=0:0\0umask=027\0"
+                            b"oom_score_adj=-5\0user=7:8\0", b"stop_signal=15\0", PASSWD, GROUP),
+    "entrypoint": agent_request(b"op=main\0entrypoint=\0arg=x\0detach=1\0readonly=1\0", b"stop_signal=TERM\0cmd=y\0", main=1),
+    "tar": bytes([2, 0]) + tar_header(b"0", size=5) + b"\1",
+    "pax": bytes([2, 1, 31]) + b"12 path=abcd\n11 size=99\n8 uid=5\n"[:31] + bytes([0, 1, 2]) + b"kk" + bytes([2, 0]) + tar_header(b"2", b"x" * 100) + b"\1",
+}
+
+
 def main():
-    for target, seeds in {"vsock": VSOCK, "net": NET, "mmds": METADATA, "api": API, "state": STATE}.items():
+    for target, seeds in {"agent": AGENT, "vsock": VSOCK, "net": NET, "mmds": METADATA, "api": API, "state": STATE}.items():
         folder = os.path.join(sys.argv[1], target)
         os.makedirs(folder, exist_ok=True)
         for name, data in seeds.items():

@@ -50,7 +50,7 @@ MADE_BY = {
     "mayfly-snapshot": "make all",
     "mayfly-snapshot-debug": "make debug",
     "tests": "make guest",
-    "integration": "make build/integration/mmds_tap",
+    "integration": "make check-native",
     "kernel": "make kernel",
     "images": "make rootfs",
 }

@@ -5,11 +5,10 @@ import os
 import re
 import subprocess
 import tarfile
-import time
 
 import pytest
 
-from agent_peer import REPLY, RESIZE, SIGNAL, STDIN, Agent, Conversation, fields, good, request_frames, wait_until
+from agent_peer import RESIZE, STDIN, Agent, Conversation, fields, good, request_frames, wait_until
 from harness import PATIENCE, artifact, drive, machine
 from linux_guest import LAB_ONLY, TROUBLE, UP, console
 from vsock_peer import Peers
@@ -125,11 +124,13 @@ def test_inside(release, image):
     assert devices == ["fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"]
     assert container.shell("stat -c '%a %F' / /dev/null /dev/shm /tmp") == "755 directory\n666 character special file\n1777 directory\n1777 directory"
     assert container.shell("echo on stdout >/dev/stdout; echo nothing >/dev/null; echo x >/dev/full 2>/dev/null || echo full", user="wally") == "on stdout\nfull"
+    assert container.shell("ulimit -n; ulimit -Hn; ulimit -u") == "65536\n1048576\nunlimited"
+    assert container.shell("cat /proc/sys/net/ipv4/ping_group_range").split() == ["0", "0"]
     # The upper layer is as large as it was said to be.
     assert 14 < int(container.shell("df -m / | tail -n 1").split()[1]) <= 16
     # Nobody but root may touch what is root's; root has podman's capabilities and no others.
     assert container.agent.run("touch", "/etc/passwd", user="wally").code == 1
-    for command in (["mount", "-t", "tmpfs", "x", "/tmp"], ["mknod", "/tmp/null", "c", "1", "3"], ["reboot", "-f"], ["ping", "-c1", "127.0.0.1"],
+    for command in (["mount", "-t", "tmpfs", "x", "/tmp"], ["mknod", "/tmp/null", "c", "1", "3"], ["reboot", "-f"],
                     ["chroot", "/tmp", "/x"], ["cat", "/proc/kcore"], ["dmesg", "-c"]):
         assert container.agent.run(*command).code != 0, command
     # The agent is there, but is no process of the container's; it cannot be killed by one as one of them can.
@@ -167,14 +168,13 @@ def test_exec_and_files(release, image):
     assert container.shell("ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj; umask; touch f; stat -c %a f", umask="077", oom_score_adj=500,
                            rlimit="RLIMIT_NOFILE=77:88", cwd="/tmp") == "77\n88\n500\n0077\n600"
     # A terminal: its size, a change of it, Ctrl-C, job control, the end of input.
-    talk, _ = agent.begin("exec", *args("sh", "-c", "trap 'stty size' WINCH; tty; stty size; cat; echo $?"), tty=1, stdin=1, rows=33, cols=99)
+    talk, _ = agent.begin("exec", *args("sh", "-c", "trap 'stty size' WINCH; tty; stty size; while :; do read line && echo got $line; done"), tty=1, stdin=1, rows=33, cols=99)
     assert b"/dev/pts/0\r\n33 99\r\n" in talk.expect(b"33 99\r\n")
     talk.send(RESIZE, fields(rows=44, cols=55))
     talk.send(STDIN, b"line\n")
-    talk.expect(b"line\r\nline\r\n")
+    assert b"44 55\r\n" in talk.expect(b"got line\r\n")
     talk.send(STDIN, b"\x03")
-    ended = talk.collect(tty=True)
-    assert b"44 55" in ended.out or ended.code == -2, ended
+    assert talk.collect(tty=True).code == -2
     ended = agent.run("sh", "-c", "read a; read b; echo got $a $b; cat", tty=1, stdin=b"one\ntwo\nrest")
     assert b"got one two\r\n" in ended.out and ended.code == 0
     # Files in and out.
@@ -300,7 +300,7 @@ def test_scratch_disk(release, image, tmp_path):
 
 @pytest.mark.parametrize("arguments,sentence", [
     ("mayfly.exec=sh", "mayfly.exec=sh: no such argument"), ("mayfly.scratch=/dev/vdq", "/dev/vdq on /upper: No such file or directory"),
-    ("mayfly.ip=10.0.0.2/24", "eth0: No such device"), ("mayfly.hostname=a%20b", "hostname a b: must be"),
+    ("mayfly.ip=10.0.0.2/24", "eth0: No such device"),
     ("mayfly.tmpfs_size=10m,mode=777", "tmpfs_size=10m,mode=777: must be"), ("mayfly.mount=/dev/vda", "mount=/dev/vda: must be as")])
 def test_wrong_arguments(release, image, arguments, sentence):
     """The machine ends at once with 125, and the console says why."""

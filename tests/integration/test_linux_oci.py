@@ -76,23 +76,28 @@ def until(condition, what):
 
 def test_podman_run(podman, tmp_path):
     """One container shows most of what config.json can say: streams, status, limits, user, environment, mounts, settings."""
-    folder, file = tmp_path / "folder", tmp_path / "file"
+    folder, file, work = tmp_path / "folder", tmp_path / "file", tmp_path / "work"
+    (work / "sub").mkdir(parents=True)
+    (work / "sub/todo").write_text("to be done")
+    work.chmod(0o777)
     (folder / "deep").mkdir(parents=True)
     (folder / "deep/word").write_text("from the host")
     file.write_text("one file")
     script = """cat; echo error >&2; id; free -m | awk '/Mem/ { print "mem=" $2 }'; echo cpus=$(nproc) env=$A $FROM_IMAGE host=$(hostname)
-        cat /folder/deep/word /etc/file; touch /folder/x || echo folder is read-only; touch /written && echo root is writable
+        cat /folder/deep/word /etc/file; touch /folder/x || echo folder is read-only
+        cat /deep/work/sub/todo; echo done >/deep/work/result && cat /deep/work/result; touch /written && echo root is writable
         cat /proc/sys/net/ipv4/ping_group_range; pwd; umask; ulimit -n; grep CapBnd /proc/self/status; grep NoNewPrivs /proc/self/status; uname -r; exit 7"""
     out = podman.run("run", "--rm", "-i", "--network=none", "--memory=100m", "--cpus=1.5", "--hostname=inside", "--env=A=b", "--workdir=/tmp",
                      "--user=1000:1000", "--umask=027", "--ulimit=nofile=100:200", "--cap-drop=all", "--cap-add=kill",
                      "--security-opt=no-new-privileges", "--sysctl=net.ipv4.ping_group_range=0 7", f"--volume={folder}:/folder:ro",
-                     f"--volume={file}:/etc/file", "--tmpfs=/scratch", IMAGE, "sh", "-c", script, input=b"input\n", expected=7, timeout=LONG)
+                     f"--volume={file}:/etc/file", f"--volume={work}:/deep/work", "--annotation=org.mayfly.folders=copy", "--tmpfs=/scratch", IMAGE, "sh", "-c", script, input=b"input\n", expected=7, timeout=LONG)
     text = out.out
     assert text.startswith("input\nuid=1000(worker) gid=1000(worker)"), text
     assert out.err.endswith("error\n") or "error\n" in out.err, out
     assert 70 <= int(re.search(r"mem=(\d+)", text).group(1)) <= 100
     assert "cpus=2 env=b yes host=inside\n" in text
     assert "from the hostone file" in text and "folder is read-only" in text
+    assert "to be donedone\n" in text and not (work / "result").exists(), "a copy, and none that comes back"
     assert "root is writable" not in text, "uid 1000 may write to /"
     assert re.search(r"^0\s+7$", text, re.M) and "\n/tmp\n0027\n100\n" in text, text
     assert "CapBnd:\t0000000000000020" in text and "NoNewPrivs:\t1" in text, text
@@ -107,16 +112,13 @@ def test_podman_commands_that_cannot_run(podman):
 
 
 @pytest.mark.parametrize("options,sentence", [
-    (["--volume=/tmp:/there"], "a folder of the host cannot be written to"),
-    (["--device=/dev/kvm"], "no device of the host"),
+    (["--volume=/tmp:/there"], "/there: a folder of the host cannot be written to"),
     (["--network=host"], "never the host's"),
-    (["--pid=host"], "processes of its own"),
-    (["--annotation=org.mayfly.cpus=many"], "org.mayfly.cpus"),
-], ids=lambda v: v if isinstance(v, str) else "")
+], ids=["folder", "network"])
 def test_podman_refusals(podman, options, sentence):
-    if "--network=host" not in options:
-        options = [*options, "--network=none"]
-    assert sentence in podman.run("run", "--rm", *options, IMAGE, "true", expected=126 if "permission" in sentence else 125 if "runs" in sentence else None).err
+    """What a microVM cannot have is said, by name (the unit tests have all of it)."""
+    out = podman.run("run", "--rm", *(options if "--network=host" in options else [*options, "--network=none"]), IMAGE, "true", expected=125)
+    assert sentence in out.err
 
 
 def test_podman_life(podman):
@@ -134,9 +136,6 @@ def test_podman_life(podman):
                      input=b"typed\n", expected=9, timeout=LONG)
     assert out.out == "typed\n1000\n/tmp\ny\n"
     podman.run("exec", "life", "nosuch", expected=127, timeout=LONG)
-    podman.run("pause", "life")
-    assert "Paused" in podman.run("ps", "--all", "--format={{.Status}}").out or podman.run("inspect", "--format={{.State.Status}}", "life").out == "paused\n"
-    podman.run("unpause", "life")
     podman.run("stop", "life", timeout=LONG)
     assert podman.run("inspect", "--format={{.State.Status}} {{.State.ExitCode}}", "life").out == "exited 4\n"
     podman.run("start", "life", timeout=LONG)
