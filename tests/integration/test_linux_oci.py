@@ -86,10 +86,10 @@ def test_podman_run(podman, tmp_path):
     script = """cat; echo error >&2; id; free -m | awk '/Mem/ { print "mem=" $2 }'; echo cpus=$(nproc) env=$A $FROM_IMAGE host=$(hostname)
         cat /folder/deep/word /etc/file; touch /folder/x || echo folder is read-only
         cat /deep/work/sub/todo; echo done >/deep/work/result && cat /deep/work/result; touch /written && echo root is writable
-        cat /proc/sys/net/ipv4/ping_group_range; pwd; umask; ulimit -n; grep CapBnd /proc/self/status; grep NoNewPrivs /proc/self/status; uname -r; exit 7"""
+        cat /proc/sys/net/ipv4/ip_local_port_range; pwd; umask; ulimit -n; grep CapBnd /proc/self/status; grep NoNewPrivs /proc/self/status; uname -r; exit 7"""
     out = podman.run("run", "--rm", "-i", "--network=none", "--memory=100m", "--cpus=1.5", "--hostname=inside", "--env=A=b", "--workdir=/tmp",
                      "--user=1000:1000", "--umask=027", "--ulimit=nofile=100:200", "--cap-drop=all", "--cap-add=kill",
-                     "--security-opt=no-new-privileges", "--sysctl=net.ipv4.ping_group_range=0 7", f"--volume={folder}:/folder:ro",
+                     "--security-opt=no-new-privileges", "--sysctl=net.ipv4.ip_local_port_range=1111 2222", f"--volume={folder}:/folder:ro",
                      f"--volume={file}:/etc/file", f"--volume={work}:/deep/work", "--annotation=org.mayfly.folders=copy", "--tmpfs=/scratch", IMAGE, "sh", "-c", script, input=b"input\n", expected=7, timeout=LONG)
     text = out.out
     assert text.startswith("input\nuid=1000(worker) gid=1000(worker)"), text
@@ -99,7 +99,7 @@ def test_podman_run(podman, tmp_path):
     assert "from the hostone file" in text and "folder is read-only" in text
     assert "to be donedone\n" in text and not (work / "result").exists(), "a copy, and none that comes back"
     assert "root is writable" not in text, "uid 1000 may write to /"
-    assert re.search(r"^0\s+7$", text, re.M) and "\n/tmp\n0027\n100\n" in text, text
+    assert re.search(r"^1111\s+2222$", text, re.M) and "\n/tmp\n0027\n100\n" in text, text
     assert "CapBnd:\t0000000000000020" in text and "NoNewPrivs:\t1" in text, text
     assert os.uname().release not in text, "the host's kernel"
 
@@ -117,7 +117,7 @@ def test_podman_commands_that_cannot_run(podman):
 ], ids=["folder", "network"])
 def test_podman_refusals(podman, options, sentence):
     """What a microVM cannot have is said, by name (the unit tests have all of it)."""
-    out = podman.run("run", "--rm", *(options if "--network=host" in options else [*options, "--network=none"]), IMAGE, "true", expected=125)
+    out = podman.run("run", "--rm", *(options if "--network=host" in options else [*options, "--network=none"]), IMAGE, "true", expected=126)
     assert sentence in out.err
 
 
