@@ -10,8 +10,8 @@ LIB_SRC := $(sort $(filter-out vmm/main.c,$(wildcard vmm/*.c vmm/boot/*.c vmm/x8
 JAILER_SRC := $(sort $(filter-out jailer/main.c,$(wildcard jailer/*.c))) vmm/error.c vmm/text.c
 AGENT_SRC := $(sort $(filter-out rootfs/init/main.c,$(wildcard rootfs/init/*.c))) vmm/error.c vmm/text.c
 SNAPSHOT_TOOL_SRC := $(sort $(wildcard snapshot-tool/*.c))
-# Everything of mayfly-run but its main, and what it shares with the guest's agent and the jailer.
-CONTAINERS_SRC := $(sort $(filter-out containers/main.c,$(wildcard containers/*.c))) rootfs/init/frames.c rootfs/init/tar.c \
+# Everything of mayfly-run and mayfly-oci but their mains, and what they share with the guest's agent and the jailer.
+CONTAINERS_SRC := $(sort $(filter-out containers/main.c containers/oci_main.c,$(wildcard containers/*.c))) rootfs/init/frames.c rootfs/init/tar.c \
 	jailer/words.c jailer/remove.c vmm/error.c vmm/text.c
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 C_FILES := $(sort $(wildcard vmm/*.[ch] vmm/*/*.[ch] virtio/*.[ch] api-server/*.[ch] mmds/*.[ch] jailer/*.[ch] snapshot-tool/*.[ch] containers/*.[ch] rootfs/*.c rootfs/init/*.[ch] examples/*/*/*.[ch] examples/*/*/*/*.[ch] tests/unit/*.[ch] tests/guest/*.[ch] tests/fuzz/*.[ch] tests/integration/mmds_tap.c tests/integration/attack.c tests/integration/agent_host.c tests/bench/*.c tests/lab/*.c tests/proofs/*.[ch]))
@@ -72,9 +72,9 @@ UNIT_BIN := $(UNIT_SRC:tests/unit/%.c=$(BUILD)/unit/%)
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: $(BUILD)/mayfly $(BUILD)/mayfly-jailer $(BUILD)/mayfly-run $(BUILD)/mayfly-snapshot $(BUILD)/mayfly-seccompiler $(BUILD)/mayfly-init ## build the release: build/mayfly, its jailer and tools (static, hardened)
+all: $(BUILD)/mayfly $(BUILD)/mayfly-jailer $(BUILD)/mayfly-run $(BUILD)/mayfly-oci $(BUILD)/mayfly-snapshot $(BUILD)/mayfly-seccompiler $(BUILD)/mayfly-init ## build the release: build/mayfly, its jailer and tools (static, hardened)
 
-debug: $(BUILD)/mayfly-debug $(BUILD)/mayfly-jailer-debug $(BUILD)/mayfly-run-debug $(BUILD)/mayfly-snapshot-debug ## build them with AddressSanitizer and UBSan: build/mayfly-debug
+debug: $(BUILD)/mayfly-debug $(BUILD)/mayfly-jailer-debug $(BUILD)/mayfly-run-debug $(BUILD)/mayfly-oci-debug $(BUILD)/mayfly-snapshot-debug ## build them with AddressSanitizer and UBSan: build/mayfly-debug
 
 $(BUILD)/mayfly: $(RELEASE_OBJ) $(BUILD)/release/vmm/main.o Makefile
 	@echo "  LINK    $@"
@@ -113,6 +113,14 @@ $(BUILD)/integration/agent_host: tests/integration/agent_host.c $(AGENT_DEBUG_OB
 $(BUILD)/mayfly-run: $(CONTAINERS_OBJ) $(BUILD)/release/containers/main.o Makefile
 	@echo "  LINK    $@"
 	@gcc $(RELEASE_LDFLAGS) -Wl,-Map=$@.map -o $@ -s $(RELEASE_CRT_HEAD) $(filter %.o,$^) $(SYSTEM_LIB)/libjansson.a $(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
+
+$(BUILD)/mayfly-oci: $(CONTAINERS_OBJ) $(BUILD)/release/containers/oci_main.o Makefile
+	@echo "  LINK    $@"
+	@gcc $(RELEASE_LDFLAGS) -Wl,-Map=$@.map -o $@ -s $(RELEASE_CRT_HEAD) $(filter %.o,$^) $(SYSTEM_LIB)/libjansson.a $(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
+
+$(BUILD)/mayfly-oci-debug: $(CONTAINERS_DEBUG_OBJ) $(BUILD)/debug/containers/oci_main.o
+	@echo "  LINK    $@"
+	@gcc $(DEBUG_CFLAGS) -o $@ $^ -ljansson
 
 $(BUILD)/mayfly-run-debug: $(CONTAINERS_DEBUG_OBJ) $(BUILD)/debug/containers/main.o
 	@echo "  LINK    $@"
@@ -184,6 +192,11 @@ $(BUILD)/unit/test_agent%: tests/unit/test_agent%.c $(AGENT_DEBUG_OBJ)
 	@echo "  TEST    $<"
 	@gcc $(DEBUG_CFLAGS) -Wno-missing-prototypes $(CPPFLAGS) -MMD -MP -o $@ $< $(filter %.o,$^) -lcmocka
 
+$(BUILD)/unit/test_oci%: tests/unit/test_oci%.c $(CONTAINERS_DEBUG_OBJ)
+	@mkdir -p $(@D)
+	@echo "  TEST    $<"
+	@gcc $(DEBUG_CFLAGS) -Wno-missing-prototypes $(CPPFLAGS) -MMD -MP -o $@ $< $(filter-out $(BUILD)/debug/containers/command_%.o,$(filter %.o,$^)) -lcmocka -ljansson
+
 $(BUILD)/unit/test_containers%: tests/unit/test_containers%.c $(CONTAINERS_DEBUG_OBJ)
 	@mkdir -p $(@D)
 	@echo "  TEST    $<"
@@ -206,7 +219,7 @@ $(BUILD)/mayfly-attack: $(RELEASE_OBJ) $(BUILD)/release/vmm/main.o $(BUILD)/inte
 	@gcc $(RELEASE_LDFLAGS) -Wl,--wrap=preadv,--wrap=io_uring_queue_init_params -o $@ $(RELEASE_CRT_HEAD) $^ $(RELEASE_LIBS) \
 		$(MUSL)/libc.a -lgcc $(RELEASE_CRT_TAIL)
 
--include $(CONTAINERS_OBJ:.o=.d) $(CONTAINERS_DEBUG_OBJ:.o=.d) $(BUILD)/release/containers/main.d $(BUILD)/debug/containers/main.d
+-include $(CONTAINERS_OBJ:.o=.d) $(CONTAINERS_DEBUG_OBJ:.o=.d) $(BUILD)/release/containers/main.d $(BUILD)/debug/containers/main.d $(BUILD)/release/containers/oci_main.d $(BUILD)/debug/containers/oci_main.d
 -include $(AGENT_OBJ:.o=.d) $(AGENT_DEBUG_OBJ:.o=.d) $(BUILD)/integration/agent_host.d $(SNAPSHOT_TOOL_OBJ:.o=.d) $(SNAPSHOT_TOOL_DEBUG_OBJ:.o=.d) $(JAILER_OBJ:.o=.d) $(JAILER_DEBUG_OBJ:.o=.d) $(BUILD)/release/jailer/main.d $(BUILD)/debug/jailer/main.d $(BUILD)/integration/attack.d $(SECCOMPILER_OBJ:.o=.d) $(RELEASE_OBJ:.o=.d) $(DEBUG_OBJ:.o=.d) $(BUILD)/release/vmm/main.d $(BUILD)/debug/vmm/main.d $(UNIT_BIN:=.d) $(BUILD)/integration/mmds_tap.d
 -include tests/guest/guest.mk
 -include tests/fuzz/fuzz.mk
@@ -297,6 +310,7 @@ install: all ## install into PREFIX (default /usr/local)
 	install -D -m 0755 $(BUILD)/mayfly-snapshot $(DESTDIR)$(PREFIX)/bin/mayfly-snapshot
 	install -D -m 0755 $(BUILD)/mayfly-jailer $(DESTDIR)$(PREFIX)/bin/mayfly-jailer
 	install -D -m 0755 $(BUILD)/mayfly-run $(DESTDIR)$(PREFIX)/bin/mayfly-run
+	install -D -m 0755 $(BUILD)/mayfly-oci $(DESTDIR)$(PREFIX)/bin/mayfly-oci
 	install -D -m 0644 containers/mayfly-run.1 $(DESTDIR)$(PREFIX)/share/man/man1/mayfly-run.1
 	install -D -m 0644 containers/mayfly-run.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/mayfly-run
 	install -d $(DESTDIR)$(PREFIX)/lib/mayfly/image

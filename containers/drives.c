@@ -99,7 +99,7 @@ static int make_nameless(const struct places *p, struct error *err)
 
 /* ---- scratch and volumes: ext4 ---- */
 
-static int make_ext4(int fd, uint64_t size, bool journal, struct error *err)
+int drives_make_ext4(int fd, uint64_t size, bool journal, struct error *err)
 {
 	char path[32], blocks[32];
 	const char *argv[] = { "mke2fs",
@@ -140,7 +140,7 @@ static int open_scratch(struct drives *d, const char *word, const struct places 
 		if (size < SCRATCH_SIZE_MIN || size > SCRATCH_SIZE_MAX)
 			return error_set(err, -EINVAL, "--scratch: \"%s\" (needs 4M to 16T)", word);
 		drive.fd = make_nameless(p, err);
-		ret = drive.fd < 0 ? drive.fd : make_ext4(drive.fd, size, false, err);
+		ret = drive.fd < 0 ? drive.fd : drives_make_ext4(drive.fd, size, false, err);
 	} else {
 		drive.fd = open(word, O_RDWR | O_CLOEXEC);
 		if (drive.fd < 0)
@@ -173,7 +173,7 @@ static int make_volume(int volumes, const char *file, const struct places *p, st
 	else
 		ret = lock(fd, false, name, err);
 	if (!ret)
-		ret = make_ext4(fd, VOLUME_SIZE, true, err);
+		ret = drives_make_ext4(fd, VOLUME_SIZE, true, err);
 	/* EEXIST: somebody else was faster, and that one is as good. */
 	if (!ret && syscall(SYS_renameat2, folder, name, volumes, file, RENAME_NOREPLACE) && errno != EEXIST)
 		ret = error_set(err, -errno, "--volume: %s: %s", file, strerror(errno));
@@ -228,7 +228,7 @@ void drives_prune(const struct places *p)
 
 /* ---- folders ---- */
 
-static int make_erofs(const char *source, const struct places *p, struct error *err)
+int drives_make_erofs(const char *source, const struct places *p, struct error *err)
 {
 	int fd = make_nameless(p, err), ret;
 	char path[32], folder[PATH_MAX];
@@ -260,7 +260,7 @@ static int open_path(const char *source, bool *read_only, const struct places *p
 	if (stat(source, &st))
 		return error_set(err, -errno, "--volume: %s: %s", text_path_shown(source), strerror(errno));
 	if (S_ISDIR(st.st_mode) && *read_only)
-		return make_erofs(source, p, err);
+		return drives_make_erofs(source, p, err);
 	if (S_ISDIR(st.st_mode))
 		return error_set(
 			err, -EOPNOTSUPP,

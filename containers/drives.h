@@ -4,6 +4,7 @@
 #define MAYFLY_CONTAINERS_DRIVES_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "error.h"
 #include "options.h"
@@ -34,6 +35,13 @@ void drives_image(struct drives *drives, int fd);
 int drives_open(struct drives *drives, const struct options *options, const struct places *places, struct error *err);
 
 void drives_close(struct drives *drives);
+
+/* drives_make_ext4 - make the open file a sparse, empty ext4 file system of size bytes. */
+int drives_make_ext4(int fd, uint64_t size, bool journal, struct error *err);
+
+/* drives_make_erofs - an image of what is in the folder source now, owners and modes kept, in a file without a name. A
+ * descriptor, or an error. */
+int drives_make_erofs(const char *source, const struct places *places, struct error *err);
 
 /* drives_prune - remove disks that were being made when their maker was killed. */
 void drives_prune(const struct places *places);

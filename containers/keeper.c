@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "control.h"
 #include "relay.h"
 #include "tail.h"
 #include "terminal.h"
@@ -23,7 +24,7 @@
 #define BOOT_PATIENCE_MS 120000 /* from the start of the machine to the agent's call */
 #define END_PATIENCE_MS  15000  /* from the end of the command to the end of the machine; the agent takes 5 s at most */
 #define KILL_PATIENCE_MS 5000
-#define FIXED_FDS        5
+#define FIXED_FDS        6
 
 static const int forwarded[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 };
 
@@ -47,6 +48,10 @@ struct life {
 	bool machine_ended;
 	int code;         /* what to end with; -1: not known yet */
 	bool terminated;  /* the machine was told to end */
+	bool prepared;    /* the command can be started */
+	bool told;        /* to start it */
+	bool killed;      /* the command was sent SIGKILL */
+	int starter;      /* the connection that said start and waits for the answer; -1: none */
 	bool ran;         /* the command has run */
 	int64_t deadline; /* in ms of CLOCK_MONOTONIC; 0: none */
 };
@@ -159,10 +164,28 @@ static void end(struct life *l, struct error *err)
 
 /* ---- the agent and the command ---- */
 
+static void answer_starter(struct life *l, const char *text)
+{
+	if (l->starter >= 0)
+		control_answer(l->starter, text);
+	l->starter = -1;
+}
+
 static void start_main(struct life *l, struct error *err)
 {
-	if (l->stage != BOOTING || !l->relay.agent || l->k->config.network->ready >= 0)
+	struct keeper *k = l->k;
+
+	if (l->stage != BOOTING || !l->relay.agent || k->config.network->ready >= 0)
 		return;
+	if (!l->prepared && k->prepare && k->prepare(k, err)) {
+		give_up(l, EXIT_TOOL_FAILED);
+		return;
+	}
+	l->prepared = true;
+	if (k->control && !l->told) {
+		l->deadline = 0;
+		return;
+	}
 	l->stage = STARTING;
 	if (agent_request(l->relay.agent, l->k->main, err))
 		give_up(l, EXIT_TOOL_FAILED);
@@ -219,6 +242,7 @@ static void begin_running(struct life *l)
 	if (k->tty && k->in >= 0 && terminal_raw(k->in))
 		relay_resize(&l->relay);
 	tell_ready(k, 0);
+	answer_starter(l, CONTROL_OK);
 }
 
 static void step_relay(struct life *l, const struct pollfd *fds, unsigned int nr, struct error *err)
@@ -269,9 +293,47 @@ static void take_signals(struct life *l)
 		relay_resize(&l->relay);
 }
 
+/* A command that does not end of SIGKILL, or never started, ends with its machine. */
+static void take_kill(struct life *l, int number)
+{
+	if (l->stage < RUNNING) {
+		give_up(l, 128 + number);
+	} else if (l->stage == RUNNING) {
+		relay_signal(&l->relay, number);
+		l->killed |= number == SIGKILL;
+		if (number == SIGKILL)
+			l->deadline = now_ms() + KILL_PATIENCE_MS;
+	}
+}
+
+static void take_word(struct life *l)
+{
+	char word[CONTROL_WORD];
+	int fd = control_take(l->k->control, word), number = fd < 0 ? 0 : control_signal(word);
+
+	if (fd < 0)
+		return;
+	if (number && l->stage <= RUNNING) {
+		take_kill(l, number);
+		control_answer(fd, CONTROL_OK);
+	} else if (number) {
+		control_answer(fd, "container not running");
+	} else if (strcmp(word, CONTROL_START) != 0) {
+		control_answer(fd, "the container's keeper does not know this word");
+	} else if (l->stage != BOOTING || !l->prepared || l->told) {
+		control_answer(fd, "cannot start a container that is not created");
+	} else {
+		l->told = true;
+		l->starter = fd;
+		l->deadline = now_ms() + BOOT_PATIENCE_MS;
+	}
+}
+
 static void time_is_up(struct life *l, struct error *err)
 {
-	if (l->stage < ENDING) {
+	if (l->killed && l->stage < ENDING) {
+		give_up(l, 128 + SIGKILL);
+	} else if (l->stage < ENDING) {
 		error_set(err, -ETIMEDOUT, "the guest has not started within %d s", BOOT_PATIENCE_MS / 1000);
 		give_up(l, EXIT_TOOL_FAILED);
 	} else {
@@ -288,6 +350,7 @@ static void step(struct life *l, struct error *err)
 		{ .fd = l->machine.errors, .events = POLLIN },
 		{ .fd = l->machine.listener, .events = POLLIN },
 		{ .fd = l->stage == BOOTING ? network->ready : -1, .events = POLLIN },
+		{ .fd = l->k->control ? l->k->control : -1, .events = POLLIN },
 	};
 	unsigned int nr = l->relay.agent ? relay_watch(&l->relay, fds + FIXED_FDS) : 0;
 	const int64_t left = l->deadline - now_ms();
@@ -308,11 +371,15 @@ static void step(struct life *l, struct error *err)
 		take_call(l, err);
 	if (l->relay.agent && nr)
 		step_relay(l, fds + FIXED_FDS, nr, err);
+	if (fds[5].revents)
+		take_word(l);
 	start_main(l, err);
 	if (fds[0].revents)
 		take_signals(l);
 	if (l->machine_ended && !l->relay.agent)
 		end(l, err);
+	if (l->stage >= ENDING)
+		answer_starter(l, err->code ? err->message : "container not running");
 }
 
 /* ---- from the beginning to the end ---- */
@@ -398,9 +465,11 @@ static void end_children(struct life *l)
 
 int keeper_run(struct keeper *k, struct error *err)
 {
-	struct life l = {
-		.k = k, .code = -1, .log = { .fd = -1 }, .machine = { .listener = -1, .console = -1, .errors = -1 }
-	};
+	struct life l = { .k = k,
+			  .code = -1,
+			  .starter = -1,
+			  .log = { .fd = -1 },
+			  .machine = { .listener = -1, .console = -1, .errors = -1 } };
 	struct error left = { 0 };
 
 	l.relay = (struct relay){ .in = k->in, .out = k->out, .err = k->err, .log = &l.log };

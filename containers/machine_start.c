@@ -130,7 +130,7 @@ static json_t *drive_json(unsigned int n, const struct drive *d)
 
 static json_t *config_json(const struct machine_config *c, const char *boot_args)
 {
-	json_t *drives = json_array(), *cards = json_array();
+	json_t *drives = json_array(), *cards = json_array(), *card;
 	char fd[16];
 	unsigned int i;
 
@@ -138,7 +138,10 @@ static json_t *config_json(const struct machine_config *c, const char *boot_args
 		json_array_append_new(drives, drive_json(i, &c->drives->drive[i]));
 	if (c->network->fd >= 0) {
 		snprintf(fd, sizeof(fd), "fd:%d", c->network->fd);
-		json_array_append_new(cards, json_pack("{s:s, s:s}", "iface_id", "eth0", "host_dev_name", fd));
+		card = json_pack("{s:s, s:s}", "iface_id", "eth0", "host_dev_name", fd);
+		if (c->network->mac)
+			json_object_set_new(card, "guest_mac", json_string(c->network->mac));
+		json_array_append_new(cards, card);
 	}
 	return json_pack("{s:{s:s, s:s, s:s}, s:{s:I, s:I}, s:o, s:o, s:{s:i, s:s}}", "boot-source",
 			 "kernel_image_path", JAIL_KERNEL, "initrd_path", JAIL_INITRD, "boot_args", boot_args,
@@ -207,8 +210,8 @@ struct command_line {
 	unsigned int nr;
 	char jailer[PATH_MAX], monitor[PATH_MAX], jails[PATH_MAX];
 	char kernel[PATH_MAX + 16], initrd[PATH_MAX + 16], config[PATH_MAX + 32], vsock[PATH_MAX + 32];
-	char numbers[DRIVES_MAX + 1][12], uid[12];
-	int keep[DRIVES_MAX + 2];
+	char numbers[DRIVES_MAX + 2][12], uid[12];
+	int keep[DRIVES_MAX + 3];
 	unsigned int nr_keep;
 };
 
@@ -261,7 +264,7 @@ static void make_command_line(struct command_line *c, const struct places *p, co
 {
 	static const char *const fixed[] = { "--new-user-ns", "--new-pid-ns", "--new-net-ns",
 					     "--new-ipc-ns",  "--new-uts-ns", "--cleanup" };
-	unsigned int n;
+	unsigned int n, api;
 
 	instance_jails(p, i, c->jails);
 	snprintf(c->config, sizeof(c->config), "%s/" INSTANCE_CONFIG ":" JAIL_CONFIG ":ro", i->path);
@@ -285,8 +288,14 @@ static void make_command_line(struct command_line *c, const struct places *p, co
 		pass(c, config->drives->drive[n].fd);
 	if (config->network->fd >= 0)
 		pass(c, config->network->fd);
+	api = c->nr_keep;
+	if (config->api)
+		pass(c, config->api);
 	word(c, "--");
-	word(c, "--no-api");
+	if (config->api)
+		option(c, "--api-fd", c->numbers[api]);
+	else
+		word(c, "--no-api");
 	option(c, "--config-file", JAIL_CONFIG);
 }
 

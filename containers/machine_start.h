@@ -18,6 +18,7 @@ struct machine_config {
 	const char *const *kernel_args; /* further ones, as they are; ended by NULL */
 	struct drives *drives;
 	struct network *network;
+	int api; /* a listening Unix stream socket for the microVM's REST API; 0: it has none */
 };
 
 struct machine {

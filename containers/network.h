@@ -23,6 +23,7 @@ struct network {
 	enum network_kind kind;
 	char tap[IFNAMSIZ];
 	const char *ip, *gateway; /* with a TAP; NULL: the guest has none from us */
+	const char *mac;          /* of the guest's interface; NULL: Mayfly's own choice */
 	char dns[256];            /* addresses with commas between; "": none */
 	struct port ports[PORTS_MAX];
 	unsigned int nr_ports;

@@ -50,7 +50,7 @@ fuzz: fuzz-build ## fuzz every target for FUZZ_SECONDS (600), two at a time
 COVER_CFLAGS := $(CSTD) -O0 -g --coverage -fprofile-abs-path -fprofile-update=atomic
 COVER_OBJ := $(patsubst %.c,$(COVER_OUT)/obj/%.o,$(LIB_SRC)) $(BUILD)/debug/vmm/seccomp/builtin.o
 COVER_FUZZ_OBJ := $(patsubst %.c,$(COVER_OUT)/obj/%.o,$(filter-out $(FUZZ_REPLACED),$(LIB_SRC)) $(FUZZ_SHARED) $(FUZZ_DIR)/replay.c) $(BUILD)/debug/vmm/seccomp/builtin.o
-COVER_UNIT := $(patsubst tests/unit/%.c,$(COVER_OUT)/unit/%,$(filter-out tests/unit/test_jailer% tests/unit/test_agent% tests/unit/test_containers%,$(UNIT_SRC)))
+COVER_UNIT := $(patsubst tests/unit/%.c,$(COVER_OUT)/unit/%,$(filter-out tests/unit/test_jailer% tests/unit/test_containers% tests/unit/test_agent% tests/unit/test_oci%,$(UNIT_SRC)))
 COVER_FUZZ := $(FUZZ_TARGETS:%=$(COVER_OUT)/fuzz/%)
 
 $(COVER_OUT)/obj/%.o: %.c Makefile VERSION

@@ -1,0 +1,590 @@
+/* oci_spec.c: config.json of a bundle and the process of an exec, read, checked and made ours. */
+#include "oci_spec.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "text.h"
+
+#define SHOWN 100 /* bytes of a value in a sentence */
+
+/* ---- values ---- */
+
+static const char *show(char shown[SHOWN], const char *text)
+{
+	text_escape(shown, SHOWN, text, strlen(text));
+	return shown;
+}
+
+#define show_text(text) show((char[SHOWN]){ 0 }, text)
+
+static int needs(struct error *err, const char *where, const char *key, const char *what)
+{
+	return error_set(err, -EINVAL, "%s.%s: needs to be %s", where, key, what);
+}
+
+static int get_text(json_t *from, const char *where, const char *key, const char **out, struct error *err)
+{
+	json_t *value = json_object_get(from, key);
+
+	*out = json_string_value(value);
+	return !value || *out ? 0 : needs(err, where, key, "text");
+}
+
+static int get_flag(json_t *from, const char *where, const char *key, bool *out, struct error *err)
+{
+	json_t *value = json_object_get(from, key);
+
+	*out = json_is_true(value);
+	return !value || json_is_boolean(value) ? 0 : needs(err, where, key, "true or false");
+}
+
+/* A whole number, also from a file that was read with all numbers as reals (oci_read_json). */
+static bool as_integer(const json_t *value, int64_t *out)
+{
+	double real = json_real_value(value);
+
+	if (json_is_real(value) && real >= -0x1p62 && real <= 0x1p62)
+		*out = (int64_t)real;
+	else
+		*out = json_integer_value(value);
+	return json_is_integer(value) ||
+	       (json_is_real(value) && real >= -0x1p62 && real <= 0x1p62 && (double)*out == real);
+}
+
+/* A value that is not there leaves *out as it is. */
+static int get_number(json_t *from, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,
+		      struct error *err)
+{
+	json_t *value = json_object_get(from, key);
+	int64_t n;
+
+	if (!value || json_is_null(value))
+		return 0;
+	if (!as_integer(value, &n) || n < min || n > max)
+		return error_set(err, -EINVAL, "%s.%s: needs to be a whole number from %lld to %lld", where, key,
+				 (long long)min, (long long)max);
+	*out = n;
+	return 0;
+}
+
+/* An array of strings; NULL when there is none, or nothing in it. */
+static int get_list(json_t *from, const char *where, const char *key, json_t **out, struct error *err)
+{
+	json_t *list = json_object_get(from, key), *entry;
+	size_t i;
+
+	*out = NULL;
+	if (!list || json_is_null(list))
+		return 0;
+	if (!json_is_array(list))
+		return needs(err, where, key, "a list of texts");
+	json_array_foreach(list, i, entry) if (!json_is_string(entry)) return needs(err, where, key, "a list of texts");
+	*out = json_array_size(list) ? list : NULL;
+	return 0;
+}
+
+/* An object of this name; NULL when there is none. */
+static int get_object(json_t *from, const char *where, const char *key, json_t **out, struct error *err)
+{
+	json_t *value = json_object_get(from, key);
+
+	*out = json_is_object(value) ? value : NULL;
+	return !value || json_is_null(value) || *out ? 0 : needs(err, where, key, "an object");
+}
+
+static int get_texts(json_t *from, const char *where, const char *key, json_t **out, struct error *err)
+{
+	int ret = get_object(from, where, key, out, err);
+	const char *name;
+	json_t *value;
+
+	if (ret)
+		return ret;
+	json_object_foreach(*out, name, value) if (!json_is_string(value)) return needs(err, where, key,
+											"an object of texts");
+	return 0;
+}
+
+json_t *oci_read_json(const char *path, struct error *err)
+{
+	int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+	char *text = malloc(OCI_CONFIG_MAX + 1);
+	size_t len = 0;
+	json_t *json = NULL;
+	json_error_t why;
+	ssize_t n = -1;
+
+	while (fd >= 0 && text && (n = read(fd, text + len, OCI_CONFIG_MAX + 1 - len)) > 0)
+		len += (size_t)n;
+	if (fd < 0 || n < 0) {
+		error_set(err, text ? -errno : -ENOMEM, "%s: %s", text_path_shown(path),
+			  strerror(text ? errno : ENOMEM));
+	} else if (len > OCI_CONFIG_MAX) {
+		error_set(err, -EFBIG, "%s: longer than 4 MiB", text_path_shown(path));
+	} else {
+		json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
+		/* "Unlimited" is 2^64 - 1 to engines, which is no integer to jansson. */
+		if (!json && json_error_code(&why) == json_error_numeric_overflow)
+			json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
+		if (!json)
+			error_set(err, -EINVAL, "%s: line %d: %s", text_path_shown(path), why.line,
+				  show_text(why.text));
+	}
+	if (json && !json_is_object(json)) {
+		error_set(err, -EINVAL, "%s: needs to be an object", text_path_shown(path));
+		json_decref(json);
+		json = NULL;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(text);
+	return json;
+}
+
+/* ---- a process ---- */
+
+static int parse_user(json_t *user, const char *where, struct oci_process *out, struct error *err)
+{
+	json_t *groups = json_object_get(user, "additionalGids"), *entry;
+	int64_t uid = 0, gid = 0, mask = OCI_UMASK_UNSET;
+	int ret = get_number(user, where, "uid", 0, UINT32_MAX - 1, &uid, err);
+	size_t i;
+
+	if (!ret)
+		ret = get_number(user, where, "gid", 0, UINT32_MAX - 1, &gid, err);
+	if (!ret)
+		ret = get_number(user, where, "umask", 0, 0777, &mask, err);
+	if (ret)
+		return ret;
+	out->uid = (uint32_t)uid;
+	out->gid = (uint32_t)gid;
+	out->umask = (int)mask;
+	json_array_foreach(groups, i, entry)
+	{
+		int64_t n;
+
+		if (!as_integer(entry, &n) || n < 0 || n > UINT32_MAX - 1 || out->nr_groups == OCI_GROUPS)
+			return needs(err, where, "user.additionalGids", "a list of at most 64 group numbers");
+		out->groups[out->nr_groups++] = (uint32_t)n;
+	}
+	return 0;
+}
+
+static int parse_rlimits(json_t *list, const char *where, struct error *err)
+{
+	json_t *entry, *soft, *hard;
+	const char *type;
+	size_t i;
+
+	json_array_foreach(list, i, entry)
+	{
+		type = json_string_value(json_object_get(entry, "type"));
+		soft = json_object_get(entry, "soft");
+		hard = json_object_get(entry, "hard");
+		if (!type || strspn(type, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != strlen(type) || !json_is_number(soft) ||
+		    !json_is_number(hard) || json_number_value(soft) < 0 ||
+		    json_number_value(soft) > json_number_value(hard))
+			return needs(err, where, "rlimits",
+				     "a list of type, soft and hard, as in RLIMIT_NOFILE, 1024, 4096");
+	}
+	return !list || json_is_null(list) || json_is_array(list) ? 0 : needs(err, where, "rlimits", "a list");
+}
+
+static int parse_console(json_t *json, const char *where, struct oci_process *out, struct error *err)
+{
+	int64_t rows = 0, cols = 0;
+	json_t *size;
+	int ret = get_object(json, where, "consoleSize", &size, err);
+
+	if (!ret)
+		ret = get_number(size, where, "height", 0, UINT16_MAX, &rows, err);
+	if (!ret)
+		ret = get_number(size, where, "width", 0, UINT16_MAX, &cols, err);
+	out->rows = (unsigned int)rows;
+	out->cols = (unsigned int)cols;
+	return ret;
+}
+
+static int parse_lists(json_t *json, const char *where, struct oci_process *out, struct error *err)
+{
+	json_t *capabilities, *entry;
+	size_t i;
+	int ret = get_list(json, where, "args", &out->args, err);
+
+	if (!ret)
+		ret = get_list(json, where, "env", &out->env, err);
+	if (!ret)
+		ret = get_object(json, where, "capabilities", &capabilities, err);
+	if (!ret)
+		ret = get_list(capabilities, where, "bounding", &out->bounding, err);
+	if (!ret)
+		ret = get_list(capabilities, where, "ambient", &out->ambient, err);
+	if (ret)
+		return ret;
+	if (!out->args || !*json_string_value(json_array_get(out->args, 0)))
+		return needs(err, where, "args", "a command");
+	json_array_foreach(out->env, i, entry) if (!strchr(json_string_value(entry), '=')) return error_set(
+		err, -EINVAL, "%s.env: \"%s\" (needs NAME=VALUE)", where, show_text(json_string_value(entry)));
+	return 0;
+}
+
+int oci_process_parse(json_t *json, const char *where, struct oci_process *out, struct error *err)
+{
+	int64_t oom_score = 0;
+	json_t *user;
+	int ret;
+
+	*out = (struct oci_process){ .umask = OCI_UMASK_UNSET };
+	if (!json_is_object(json))
+		return error_set(err, -EINVAL, "%s: needs to be an object", where);
+	ret = parse_lists(json, where, out, err);
+	if (!ret)
+		ret = get_object(json, where, "user", &user, err);
+	if (!ret)
+		ret = parse_user(user, where, out, err);
+	if (!ret)
+		ret = parse_console(json, where, out, err);
+	if (!ret)
+		ret = get_text(json, where, "cwd", &out->cwd, err);
+	if (!ret)
+		ret = get_flag(json, where, "terminal", &out->terminal, err);
+	if (!ret)
+		ret = get_flag(json, where, "noNewPrivileges", &out->no_new_privs, err);
+	if (!ret)
+		ret = get_number(json, where, "oomScoreAdj", -1000, 1000, &oom_score, err);
+	if (!ret)
+		ret = parse_rlimits(json_object_get(json, "rlimits"), where, err);
+	if (ret)
+		return ret;
+	out->has_oom_score = json_is_number(json_object_get(json, "oomScoreAdj"));
+	out->oom_score_adj = (int)oom_score;
+	out->rlimits = json_object_get(json, "rlimits");
+	if (!out->cwd || out->cwd[0] != '/')
+		return needs(err, where, "cwd", "an absolute path");
+	return 0;
+}
+
+/* ---- mounts ---- */
+
+static bool has_option(json_t *options, const char *name)
+{
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(options, i, entry) if (strcmp(json_string_value(entry), name) == 0) return true;
+	return false;
+}
+
+/* No .. on the way: what is copied into the guest goes where config.json says. */
+static bool is_plain_path(const char *path)
+{
+	size_t len;
+
+	if (*path != '/')
+		return false;
+	for (path++; *path; path += len + (path[len] == '/')) {
+		len = strcspn(path, "/");
+		if (len == 2 && path[0] == '.' && path[1] == '.')
+			return false;
+	}
+	return true;
+}
+
+static int parse_mount(json_t *json, struct oci_mount *out, struct error *err)
+{
+	static const char *const of_guest[] = { "proc",   "sysfs",   "devpts", "mqueue",
+						"cgroup", "cgroup2", "tmpfs",  "devtmpfs" };
+	static const char where[] = "mounts[]";
+	const char *type;
+	json_t *options;
+	unsigned int i;
+	int ret = get_text(json, where, "destination", &out->destination, err);
+
+	if (!ret)
+		ret = get_text(json, where, "source", &out->source, err);
+	if (!ret)
+		ret = get_text(json, where, "type", &type, err);
+	if (!ret)
+		ret = get_list(json, where, "options", &options, err);
+	if (ret)
+		return ret;
+	if (!out->destination || !is_plain_path(out->destination))
+		return needs(err, where, "destination", "an absolute path without ..");
+	out->read_only = has_option(options, "ro");
+	if (has_option(options, "bind") || has_option(options, "rbind") || (type && strcmp(type, "bind") == 0)) {
+		out->kind = MOUNT_BIND;
+		return out->source && *out->source ? 0 : needs(err, where, "source", "a path of the host");
+	}
+	for (i = 0; type && i < sizeof(of_guest) / sizeof(of_guest[0]); i++)
+		if (strcmp(type, of_guest[i]) == 0)
+			return 0;
+	return error_set(err, -ENOTSUP,
+			 "mounts: %s: a microVM cannot mount the type \"%s\" (can: bind, and what the guest has "
+			 "of its own: proc, sysfs, devpts, mqueue, cgroup, tmpfs)",
+			 show_text(out->destination), type ? show_text(type) : "");
+}
+
+static int parse_mounts(json_t *list, struct oci_spec *out, struct error *err)
+{
+	json_t *entry;
+	size_t i;
+	int ret = 0;
+
+	if (list && !json_is_null(list) && !json_is_array(list))
+		return error_set(err, -EINVAL, "mounts: needs to be a list");
+	if (json_array_size(list) > OCI_MOUNTS)
+		return error_set(err, -E2BIG, "mounts: %zu of them (needs %d at most)", json_array_size(list),
+				 OCI_MOUNTS);
+	json_array_foreach(list, i, entry)
+	{
+		if (!json_is_object(entry))
+			return error_set(err, -EINVAL, "mounts: needs to be a list of objects");
+		ret = parse_mount(entry, &out->mounts[out->nr_mounts++], err);
+		if (ret)
+			break;
+	}
+	return ret;
+}
+
+/* ---- linux ---- */
+
+int oci_resources_parse(json_t *json, struct oci_resources *out, struct error *err)
+{
+	static const char where[] = "linux.resources";
+	json_t *memory, *cpu, *pids;
+	int ret = get_object(json, where, "memory", &memory, err);
+
+	*out = (struct oci_resources){ OCI_UNLIMITED, OCI_UNLIMITED, OCI_UNLIMITED, 100000,
+				       OCI_UNLIMITED, OCI_UNLIMITED, NULL,          NULL };
+	if (!ret)
+		ret = get_object(json, where, "cpu", &cpu, err);
+	if (!ret)
+		ret = get_object(json, where, "pids", &pids, err);
+	if (!ret)
+		ret = get_number(memory, "linux.resources.memory", "limit", -1, INT64_MAX, &out->memory, err);
+	if (!ret)
+		ret = get_number(memory, "linux.resources.memory", "swap", -1, INT64_MAX, &out->swap, err);
+	if (!ret)
+		ret = get_number(cpu, "linux.resources.cpu", "quota", -1, INT64_MAX, &out->cpu_quota, err);
+	if (!ret)
+		ret = get_number(cpu, "linux.resources.cpu", "period", 0, 1000000, &out->cpu_period, err);
+	if (!ret)
+		ret = get_number(cpu, "linux.resources.cpu", "shares", 0, 1 << 18, &out->cpu_shares, err);
+	if (!ret)
+		ret = get_number(pids, "linux.resources.pids", "limit", -1, INT64_MAX, &out->pids, err);
+	if (!ret)
+		ret = get_text(cpu, "linux.resources.cpu", "cpus", &out->cpus, err);
+	if (!ret)
+		ret = get_text(cpu, "linux.resources.cpu", "mems", &out->mems, err);
+	/* 0 means "as it is" to engines. */
+	if (out->memory == 0)
+		out->memory = OCI_UNLIMITED;
+	if (out->cpu_quota == 0)
+		out->cpu_quota = OCI_UNLIMITED;
+	if (out->cpu_period == 0)
+		out->cpu_period = 100000;
+	return ret;
+}
+
+static int parse_namespaces(json_t *list, struct oci_spec *out, struct error *err)
+{
+	bool network = false, pid = false;
+	const char *type, *path;
+	json_t *entry;
+	size_t i;
+
+	json_array_foreach(list, i, entry)
+	{
+		type = json_string_value(json_object_get(entry, "type"));
+		path = json_string_value(json_object_get(entry, "path"));
+		if (!type)
+			return error_set(err, -EINVAL, "linux.namespaces: needs to be a list of objects with a type");
+		if (strcmp(type, "network") == 0) {
+			network = true;
+			out->netns = path && *path ? path : NULL;
+			out->network = out->netns ? OCI_NETWORK_PATH : OCI_NETWORK_NONE;
+		} else if (strcmp(type, "pid") == 0) {
+			pid = !path || !*path;
+		}
+	}
+	/* A pod's sandbox has no processes; whose namespaces it has is nobody's matter. */
+	if (out->sandbox)
+		return 0;
+	if (!network)
+		return error_set(err, -ENOTSUP,
+				 "linux.namespaces: a microVM has a network of its own, never the host's (needs "
+				 "another one than --network=host)");
+	if (!pid)
+		return error_set(err, -ENOTSUP,
+				 "linux.namespaces: a microVM has processes of its own, never the host's or those "
+				 "of another container (needs another one than --pid=host or --pid=container:…)");
+	return 0;
+}
+
+/* Devices that every guest has; /dev/NAME. */
+static bool guest_has_device(const char *path)
+{
+	static const char *const names[] = { "null", "zero", "full", "random", "urandom", "tty", "console", "ptmx" };
+	unsigned int i;
+
+	for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (strncmp(path, "/dev/", 5) == 0 && strcmp(path + 5, names[i]) == 0)
+			return true;
+	return false;
+}
+
+static int parse_linux(json_t *os, struct oci_spec *out, struct error *err)
+{
+	json_t *resources, *devices = json_object_get(os, "devices"), *entry;
+	const char *path;
+	size_t i;
+	int ret = get_object(os, "linux", "resources", &resources, err);
+
+	if (!ret)
+		ret = oci_resources_parse(resources, &out->resources, err);
+	if (!ret)
+		ret = get_text(os, "linux", "cgroupsPath", &out->cgroup, err);
+	if (!ret)
+		ret = get_texts(os, "linux", "sysctl", &out->sysctl, err);
+	if (!ret)
+		ret = parse_namespaces(json_object_get(os, "namespaces"), out, err);
+	if (ret)
+		return ret;
+	if (json_array_size(json_object_get(os, "uidMappings")))
+		return error_set(err, -ENOTSUP,
+				 "linux.uidMappings: the guest's users are not the host's already (needs to be "
+				 "without --userns)");
+	json_array_foreach(devices, i, entry)
+	{
+		path = json_string_value(json_object_get(entry, "path"));
+		if (!path || !guest_has_device(path))
+			return error_set(err, -ENOTSUP,
+					 "linux.devices: %s: no device of the host can be had in a microVM (needs to "
+					 "be without --device and --privileged)",
+					 path ? show_text(path) : "");
+	}
+	return 0;
+}
+
+/* ---- the whole ---- */
+
+const char *oci_annotation(const struct oci_spec *spec, const char *name)
+{
+	return json_string_value(json_object_get(spec->annotations, name));
+}
+
+/* The container that only holds a pod's namespaces: by the word of containerd and CRI-O; podman's by its program. */
+static bool is_sandbox(const struct oci_spec *spec)
+{
+	static const char *const keys[] = { "io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType" };
+	const char *type, *program = json_string_value(json_array_get(spec->process.args, 0));
+	unsigned int i;
+
+	for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		type = oci_annotation(spec, keys[i]);
+		if (type)
+			return strcmp(type, "sandbox") == 0;
+	}
+	return program && (strcmp(program, "/pause") == 0 ||
+			   (strcmp(program, "/catatonit") == 0 && json_array_size(spec->process.args) == 2));
+}
+
+static int parse_root(json_t *json, const char *bundle, struct oci_spec *out, struct error *err)
+{
+	const char *path;
+	json_t *root;
+	int len, ret = get_object(json, OCI_CONFIG, "root", &root, err);
+
+	if (!ret)
+		ret = get_text(root, "root", "path", &path, err);
+	if (!ret)
+		ret = get_flag(root, "root", "readonly", &out->root_read_only, err);
+	if (ret)
+		return ret;
+	if (!path || !*path)
+		return needs(err, "root", "path", "a path");
+	len = *path == '/' ? snprintf(out->root, PATH_MAX, "%s", path)
+			   : snprintf(out->root, PATH_MAX, "%s/%s", bundle, path);
+	return len < PATH_MAX ? 0 : error_set(err, -ENAMETOOLONG, "root.path: too long");
+}
+
+/* Programs of the host that a runtime would have to call at its steps. */
+static int refuse_hooks(json_t *json, struct error *err)
+{
+	const char *when;
+	json_t *hooks, *list;
+	int ret = get_object(json, OCI_CONFIG, "hooks", &hooks, err);
+
+	if (ret)
+		return ret;
+	json_object_foreach(hooks, when, list) if (json_array_size(list)) return error_set(
+		err, -ENOTSUP,
+		"hooks.%s: not supported (needs an engine that sets up the network before create, "
+		"as podman, containerd's CRI and CRI-O do)",
+		show_text(when));
+	return 0;
+}
+
+static int parse_all(json_t *json, const char *bundle, struct oci_spec *out, struct error *err)
+{
+	const char *version;
+	json_t *os;
+	int ret = get_text(json, OCI_CONFIG, "ociVersion", &version, err);
+
+	if (!ret && (!version || strncmp(version, "1.", 2) != 0))
+		ret = error_set(err, -ENOTSUP, "ociVersion: \"%s\" (needs 1.x)", version ? show_text(version) : "");
+	if (!ret)
+		ret = parse_root(json, bundle, out, err);
+	if (!ret)
+		ret = get_texts(json, OCI_CONFIG, "annotations", &out->annotations, err);
+	if (!ret && json_object_get(json, "process")) {
+		out->has_process = true;
+		ret = oci_process_parse(json_object_get(json, "process"), "process", &out->process, err);
+	}
+	if (!ret)
+		ret = get_text(json, OCI_CONFIG, "hostname", &out->hostname, err);
+	if (!ret)
+		ret = parse_mounts(json_object_get(json, "mounts"), out, err);
+	if (!ret)
+		ret = refuse_hooks(json, err);
+	if (!ret)
+		ret = get_object(json, OCI_CONFIG, "linux", &os, err);
+	if (ret)
+		return ret;
+	out->sandbox = is_sandbox(out);
+	return parse_linux(os, out, err);
+}
+
+int oci_spec_parse(json_t *json, const char *bundle, struct oci_spec *out, struct error *err)
+{
+	int ret;
+
+	*out = (struct oci_spec){ .json = json };
+	ret = parse_all(json, bundle, out, err);
+	if (ret)
+		oci_spec_free(out);
+	return ret;
+}
+
+int oci_spec_read(const char *bundle, struct oci_spec *out, struct error *err)
+{
+	char path[PATH_MAX];
+	json_t *json;
+
+	if (snprintf(path, sizeof(path), "%s/" OCI_CONFIG, bundle) >= PATH_MAX)
+		return error_set(err, -ENAMETOOLONG, "--bundle: the path is too long");
+	json = oci_read_json(path, err);
+	return json ? oci_spec_parse(json, bundle, out, err) : err->code;
+}
+
+void oci_spec_free(struct oci_spec *spec)
+{
+	json_decref(spec->json);
+	*spec = (struct oci_spec){ 0 };
+}
