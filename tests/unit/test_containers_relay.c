@@ -127,7 +127,7 @@ static void the_exit_status_of_a_refusal(void **state)
 
 	(void)state;
 	open_all(&f);
-	say(&f, FRAME_REPLY, "error=\x1b[2Jno\0code=127", 21);
+	say(&f, FRAME_REPLY, "error=\x1b[2Jno\0code=127", 22);
 	assert_int_equal(run(&f, &err), -EREMOTEIO);
 	assert_true(f.relay.refused);
 	assert_int_equal(f.relay.code, 127);
