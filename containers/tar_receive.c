@@ -252,7 +252,7 @@ static int take_records(struct unpacking *u, const struct tar_header *h)
 /* Returns 1 at the archive's end. */
 static int take_entry(struct unpacking *u)
 {
-	struct tar_header h;
+	struct tar_header h = { 0 };
 	int64_t behind;
 	int ret = fill(u);
 
