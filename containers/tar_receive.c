@@ -63,7 +63,7 @@ static int take(struct unpacking *u, int64_t size, char *to, int fd)
 			return ret ? ret
 				   : error_set(u->err, -EPROTO, "the guest's archive ends in the middle of an entry");
 		part = (int64_t)s->len < size ? s->len : (size_t)size;
-		if (to && part > 0) {
+		if (to && s->bytes) {
 			memcpy(to, s->bytes, part);
 			to += part;
 		} else if (fd >= 0 && write_all(fd, s->bytes, part, u->err)) {
@@ -252,7 +252,7 @@ static int take_records(struct unpacking *u, const struct tar_header *h)
 /* Returns 1 at the archive's end. */
 static int take_entry(struct unpacking *u)
 {
-	struct tar_header h;
+	struct tar_header h = { 0 };
 	int64_t behind;
 	int ret = fill(u);
 
