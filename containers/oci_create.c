@@ -326,7 +326,7 @@ static int create(const struct oci_options *o, const struct places *places, pid_
 
 int oci_create(const struct oci_options *o, const struct places *places, struct error *err)
 {
-	pid_t keeper;
+	pid_t keeper = -1;
 
 	return create(o, places, &keeper, err) ? -1 : 0;
 }
@@ -335,7 +335,7 @@ int oci_run(const struct oci_options *o, const struct places *places, struct err
 {
 	struct oci_options remove = *o;
 	int status = 0;
-	pid_t keeper;
+	pid_t keeper = -1;
 
 	if (create(o, places, &keeper, err))
 		return -1;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,13 +33,16 @@ struct execution {
 
 static int parse_user(const char *text, json_t *user, struct error *err)
 {
-	unsigned int uid, gid = 0;
-	char end;
+	char *end = NULL;
+	const unsigned long uid = strtoul(text, &end, 10);
+	unsigned long gid = 0;
 
-	if (sscanf(text, "%u:%u%c", &uid, &gid, &end) != 2 && sscanf(text, "%u%c", &uid, &end) != 1)
+	if (end > text && *end == ':')
+		gid = strtoul(end + 1, &end, 10);
+	if (end == text || *end || end[-1] == ':' || *text == '-' || uid >= UINT32_MAX || gid >= UINT32_MAX)
 		return error_set(err, -EINVAL, "--user: \"%.40s\" (needs UID or UID:GID, as numbers)", text);
-	json_object_set_new(user, "uid", json_integer(uid));
-	json_object_set_new(user, "gid", json_integer(gid));
+	json_object_set_new(user, "uid", json_integer((json_int_t)uid));
+	json_object_set_new(user, "gid", json_integer((json_int_t)gid));
 	json_object_del(user, "additionalGids");
 	return 0;
 }

@@ -79,7 +79,7 @@ static void print_line(const struct oci_options *o, json_t *entry)
 
 int oci_list(const struct oci_options *o, const struct places *places, struct error *err)
 {
-	json_t *list = json_array(), *entry;
+	json_t *list = json_array();
 	size_t i;
 
 	(void)places;
@@ -91,7 +91,8 @@ int oci_list(const struct oci_options *o, const struct places *places, struct er
 		return print(list, JSON_COMPACT);
 	if (!o->quiet)
 		printf("%-24s %-9s %-9s %s\n", "ID", "PID", "STATUS", "BUNDLE");
-	json_array_foreach(list, i, entry) print_line(o, entry);
+	for (i = 0; i < json_array_size(list); i++)
+		print_line(o, json_array_get(list, i));
 	json_decref(list);
 	return 0;
 }

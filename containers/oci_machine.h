@@ -28,7 +28,8 @@ struct oci_machine {
  */
 int oci_machine_size(const struct oci_spec *spec, uint64_t *memory, uint64_t *cpus, struct error *err);
 
-/* oci_machine_plan - fill out for spec; the network that this process is in is opened, drives are the caller's. 0 or an error. */
+/* oci_machine_plan - fill out for spec; the network that this process is in is opened, drives are the caller's. 0 or an
+ * error. */
 int oci_machine_plan(const struct oci_spec *spec, const char *id, struct oci_machine *out, struct error *err);
 
 #endif

@@ -19,8 +19,8 @@ struct oci_network_config {
 };
 
 /*
- * oci_network_join - move this process, which has one thread, to the network namespace at path, or to a new, empty one (NULL)
- * Where the container's keeper is, engines and other containers look for its network. Refuses the host's own.
+ * oci_network_join - move this process, which has one thread, to the network namespace at path, or to a new, empty one
+ * (NULL) Where the container's keeper is, engines and other containers look for its network. Refuses the host's own.
  */
 int oci_network_join(const char *path, struct error *err);
 

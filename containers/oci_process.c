@@ -18,10 +18,10 @@
 
 static void add_all(struct request *r, const char *key, json_t *list)
 {
-	json_t *entry;
 	size_t i;
 
-	json_array_foreach(list, i, entry) request_add(r, key, json_string_value(entry));
+	for (i = 0; i < json_array_size(list); i++)
+		request_add(r, key, json_string_value(json_array_get(list, i)));
 }
 
 /* With commas between. An empty one is none at all, which a missing one would not be. */
@@ -29,11 +29,10 @@ static void add_capabilities(struct request *r, const char *key, json_t *list)
 {
 	char text[2048] = "";
 	size_t len = 0, i;
-	json_t *entry;
 
-	json_array_foreach(list, i, entry) len +=
-		(size_t)snprintf(text + len, len < sizeof(text) ? sizeof(text) - len : 0, "%s%s", len ? "," : "",
-				 json_string_value(entry));
+	for (i = 0; i < json_array_size(list) && len < sizeof(text); i++)
+		len += (size_t)snprintf(text + len, sizeof(text) - len, "%s%s", len ? "," : "",
+					json_string_value(json_array_get(list, i)));
 	if (len >= sizeof(text))
 		r->failed = true;
 	request_add(r, key, text);
@@ -44,7 +43,7 @@ static void put_limit(char text[24], const json_t *value)
 {
 	if (json_is_integer(value))
 		snprintf(text, 24, "%lld", (long long)json_integer_value(value));
-	else if (json_real_value(value) < 0x1p63)
+	else if (json_real_value(value) < 9223372036854775808.0)
 		snprintf(text, 24, "%.0f", json_real_value(value));
 	else
 		snprintf(text, 24, "unlimited");
@@ -56,8 +55,8 @@ static void add_rlimits(struct request *r, json_t *list)
 	json_t *entry;
 	size_t i;
 
-	json_array_foreach(list, i, entry)
-	{
+	for (i = 0; i < json_array_size(list); i++) {
+		entry = json_array_get(list, i);
 		put_limit(soft, json_object_get(entry, "soft"));
 		put_limit(hard, json_object_get(entry, "hard"));
 		snprintf(text, sizeof(text), "%.32s=%s:%s", json_string_value(json_object_get(entry, "type")), soft,
@@ -137,9 +136,9 @@ int oci_console_open(const char *path, const struct oci_process *p, struct error
 	const struct winsize size = { .ws_row = (unsigned short)p->rows, .ws_col = (unsigned short)p->cols };
 	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), slave = -1, ret = 0, i;
 	struct termios raw;
-	const char *name = "";
+	char name[64];
 
-	if (master < 0 || grantpt(master) || unlockpt(master) || !(name = ptsname(master)) ||
+	if (master < 0 || grantpt(master) || unlockpt(master) || ptsname_r(master, name, sizeof(name)) || !*name ||
 	    (slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0 || tcgetattr(slave, &raw))
 		ret = error_set(err, -errno, "a terminal: %s", strerror(errno));
 	if (!ret) {

@@ -44,17 +44,18 @@ static int get_flag(json_t *from, const char *where, const char *key, bool *out,
 	return !value || json_is_boolean(value) ? 0 : needs(err, where, key, "true or false");
 }
 
+#define EXACT_MAX 4611686018427387904.0 /* 2^62 */
+
 /* A whole number, also from a file that was read with all numbers as reals (oci_read_json). */
 static bool as_integer(const json_t *value, int64_t *out)
 {
-	double real = json_real_value(value);
+	const double real = json_real_value(value);
 
-	if (json_is_real(value) && real >= -0x1p62 && real <= 0x1p62)
-		*out = (int64_t)real;
-	else
-		*out = json_integer_value(value);
-	return json_is_integer(value) ||
-	       (json_is_real(value) && real >= -0x1p62 && real <= 0x1p62 && (double)*out == real);
+	*out = json_integer_value(value);
+	if (!json_is_real(value) || real < -EXACT_MAX || real > EXACT_MAX)
+		return json_is_integer(value);
+	*out = (int64_t)real;
+	return (double)*out == real;
 }
 
 /* A value that is not there leaves *out as it is. */

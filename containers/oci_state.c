@@ -60,14 +60,14 @@ static int open_root(const char *root, bool make, char path[PATH_MAX], struct er
 		(void)mkdir(path, 0700);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st))
-		error_set(err, -errno, "--root: %s: %s", text_path_shown(path), strerror(errno));
+		ret = error_set(err, -errno, "--root: %s: %s", text_path_shown(path), strerror(errno));
 	else if (st.st_uid != geteuid() || st.st_mode & 0022)
-		error_set(err, -EPERM, "--root: %s: others can write there", text_path_shown(path));
+		ret = error_set(err, -EPERM, "--root: %s: others can write there", text_path_shown(path));
 	else
 		return fd;
 	if (fd >= 0)
 		close(fd);
-	return err->code;
+	return ret;
 }
 
 /* ---- one container ---- */
@@ -266,28 +266,28 @@ static struct sockaddr_un address_of(const struct oci_container *c, const char *
 int oci_control_listen(const struct oci_container *c, const char *name, int type, struct error *err)
 {
 	struct sockaddr_un address = address_of(c, name);
-	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), ret;
 
 	if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 8) == 0)
 		return fd;
-	fail(c, name, err);
+	ret = fail(c, name, err);
 	if (fd >= 0)
 		close(fd);
-	return err->code;
+	return ret;
 }
 
 int oci_control_dial(const struct oci_container *c, const char *name, int type, struct error *err)
 {
 	struct sockaddr_un address = address_of(c, name);
-	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0), ret;
 
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
 		return fd;
 	/* Its keeper is gone, or about to go. The words are runc's, which engines look for. */
-	error_set(err, -ESRCH, "container not running (%s)", strerror(errno));
+	ret = error_set(err, -ESRCH, "container not running (%s)", strerror(errno));
 	if (fd >= 0)
 		close(fd);
-	return err->code;
+	return ret;
 }
 
 int oci_control_ask(const struct oci_container *c, const char *word, struct error *err)

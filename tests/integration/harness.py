@@ -47,6 +47,7 @@ MADE_BY = {
     "mayfly-tsan": "make build/mayfly-tsan",
     "mayfly-jailer": "make all",
     "mayfly-jailer-debug": "make debug",
+    "mayfly-oci": "make all",
     "mayfly-snapshot": "make all",
     "mayfly-snapshot-debug": "make debug",
     "tests": "make guest",
