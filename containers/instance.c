@@ -165,7 +165,7 @@ static bool take_lock(struct instance *i, int how)
 bool instance_try_lock(const struct places *p, struct instance *i)
 {
 	/* Alone: while an instance comes into being there is a moment before its lock is taken. */
-	int all = lock_all(p, LOCK_EX);
+	int all = p ? lock_all(p, LOCK_EX) : -1;
 	bool taken = take_lock(i, LOCK_EX | LOCK_NB);
 
 	if (all >= 0)

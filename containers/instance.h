@@ -47,7 +47,8 @@ int instance_open(const struct places *places, const char *reference, struct ins
 
 void instance_close(struct instance *instance);
 
-/* instance_try_lock - take the lock of an instance whose keeper is gone; false: it lives. */
+/* instance_try_lock - take the lock of an instance whose keeper is gone; false: it lives. places NULL: it is in another
+ * folder, whose owner sees to it that none is looked at while it comes into being. */
 bool instance_try_lock(const struct places *places, struct instance *instance);
 
 /* instance_save - write its status: another file takes the place of the one before. Only for who has the lock. */
@@ -56,7 +57,7 @@ int instance_save(const struct instance *instance, json_t *status, struct error 
 /* instance_load - read its status; *out is the caller's (json_decref). */
 int instance_load(const struct instance *instance, json_t **out, struct error *err);
 
-/* instance_state - what it is now. The lock is looked at, and not kept. */
+/* instance_state - what it is now. The lock is looked at, and not kept. places: as for instance_try_lock. */
 enum instance_state instance_state(const struct places *places, struct instance *instance, json_t *status);
 
 /* instance_jails - the folder that the jailer makes its jail in: for users in the instance's own, for root in data. */

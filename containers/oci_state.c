@@ -106,7 +106,7 @@ static int create(int folder, const char *path, const char *id, struct oci_conta
 	ret = open_folder(folder, path, id, out, err);
 	if (ret)
 		return ret;
-	if (!instance_try_lock(&out->machine) || faccessat(out->machine.dir, INSTANCE_STATUS, F_OK, 0) == 0) {
+	if (!instance_try_lock(NULL, &out->machine) || faccessat(out->machine.dir, INSTANCE_STATUS, F_OK, 0) == 0) {
 		oci_state_close(out);
 		return error_set(err, -EEXIST, "container \"%s\" exists already", id);
 	}
@@ -183,7 +183,7 @@ struct process oci_state_process(const struct oci_container *c, const char *key)
 
 const char *oci_state_status(struct oci_container *c, int *pid)
 {
-	const enum instance_state state = instance_state(&c->machine, c->state);
+	const enum instance_state state = instance_state(NULL, &c->machine, c->state);
 
 	*pid = 0;
 	if (state == INSTANCE_EXITED || state == INSTANCE_DEAD)
