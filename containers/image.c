@@ -115,13 +115,15 @@ static int ask(const struct places *p, const char *source, struct answer *a, str
 	char program[PATH_MAX];
 	const char *argv[] = { program, "get", source, NULL };
 	struct spawn spawn = { .argv = argv, .in = -1, .err = STDERR_FILENO, .death_signal = SIGTERM };
+	struct error no = { 0 };
 	int out[2], status = -1;
 	size_t have = 0;
 	ssize_t n;
 	pid_t pid;
 
-	if (places_file(p, "mayfly-image", "mayfly-image", "mayfly-image", program, err) &&
-	    places_file(p, "../rootfs/mayfly-image", "mayfly-image", "mayfly-image", program, err))
+	/* In the source tree it lies elsewhere. */
+	if (places_file(p, "../rootfs/mayfly-image", "mayfly-image", "mayfly-image", program, &no) &&
+	    places_file(p, "mayfly-image", "mayfly-image", "mayfly-image", program, err))
 		return err->code;
 	if (pipe2(out, O_CLOEXEC))
 		return error_set(err, -errno, "mayfly-image: %s", strerror(errno));
