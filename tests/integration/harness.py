@@ -169,7 +169,7 @@ class Running:
             if not entry.name.isdigit() or int(entry.name) == self.pid:
                 continue
             try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
             except OSError:
                 continue
             if int(fields[3]) == self.pid and fields[0] not in "ZX":

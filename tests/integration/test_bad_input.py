@@ -232,7 +232,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_bad_file(mayfly, name):
-    says(mayfly.run(FILES[name]), BAD_CONFIG, r"config\.json|boot-source|machine-config|too large|KiB")
+    says(mayfly.run(FILES[name]), BAD_CONFIG, r"/con|boot-source|machine-config|too large|KiB")  # a long path loses its end
 
 
 def test_config_missing(mayfly, tmp_path):

@@ -127,7 +127,7 @@ def test_no_way_out(jailer, more):
 @pytest.mark.parametrize("more,new", [
     ([], {"mnt"}), (["--new-pid-ns"], {"mnt", "pid"}), (["--new-user-ns"], {"mnt", "user"}), (["--new-net-ns"], {"mnt", "net"}),
     (["--new-ipc-ns"], {"mnt", "ipc"}), (["--new-uts-ns"], {"mnt", "uts"}), (EVERY_NS, {"mnt", "pid", "user", "net", "ipc", "uts"}),
-], ids=lambda m: "+".join(m))
+], ids=lambda m: "+".join(sorted(m)))
 def test_namespaces(jailer, more, new):
     running = jailer.start(*more, "--daemonize", what="pause", stdin=subprocess.PIPE)
     assert running.process.wait(PATIENCE) == 0
