@@ -254,27 +254,6 @@ static int check(struct creation *c, struct error *err)
 	return ret ? ret : oci_command_check(&c->spec, err);
 }
 
-/* Returns when the microVM waits for start, or with why there is none. */
-static int await(struct creation *c, int fd, pid_t keeper, struct error *err)
-{
-	char sentence[sizeof(err->message)];
-	size_t len = 0;
-	ssize_t n;
-
-	while (len < sizeof(sentence) - 1 && (n = read(fd, sentence + len, sizeof(sentence) - 1 - len)) != 0) {
-		if (n < 0 && errno != EINTR)
-			break;
-		len += n > 0 ? (size_t)n : 0;
-		if (len && !sentence[0])
-			return 0;
-	}
-	sentence[len] = '\0';
-	(void)waitpid(keeper, NULL, 0);
-	oci_cgroup_remove(c->cgroup);
-	(void)oci_state_remove(c->options->root, &c->container, NULL);
-	return error_set(err, -EIO, "%s", len ? sentence : "the container's keeper was killed");
-}
-
 static int make(struct creation *c, pid_t *keeper, struct error *err)
 {
 	int fds[2], ret;
@@ -293,8 +272,12 @@ static int make(struct creation *c, pid_t *keeper, struct error *err)
 	close(c->container.machine.lock);
 	c->container.machine.lock = -1;
 	if (!ret)
-		ret = await(c, fds[0], *keeper, err);
+		ret = oci_keeper_await(fds[0], *keeper, "the container's keeper was killed", err);
 	close(fds[0]);
+	if (ret) {
+		oci_cgroup_remove(c->cgroup);
+		(void)oci_state_remove(c->options->root, &c->container, NULL);
+	}
 	return ret ? ret : oci_pid_write(c->options->pid_file, *keeper, err);
 }
 

@@ -205,25 +205,6 @@ static void keep(struct execution *x)
 
 /* ---- the command ---- */
 
-/* For --detach: back when the command runs, or with why it does not. */
-static int await(int fd, pid_t keeper, struct error *err)
-{
-	char sentence[sizeof(err->message)];
-	size_t len = 0;
-	ssize_t n;
-
-	while (len < sizeof(sentence) - 1 && (n = read(fd, sentence + len, sizeof(sentence) - 1 - len)) != 0) {
-		if (n < 0 && errno != EINTR)
-			break;
-		len += n > 0 ? (size_t)n : 0;
-		if (len && !sentence[0])
-			return 0;
-	}
-	sentence[len] = '\0';
-	(void)waitpid(keeper, NULL, 0);
-	return error_set(err, -EIO, "%s", len ? sentence : "exec failed: it was killed");
-}
-
 static int start(struct execution *x, struct error *err)
 {
 	int fds[2], status = 0, ret;
@@ -238,7 +219,8 @@ static int start(struct execution *x, struct error *err)
 		keep(x);
 	}
 	close(fds[1]);
-	ret = keeper < 0 ? error_set(err, -errno, "fork: %s", strerror(errno)) : await(fds[0], keeper, err);
+	ret = keeper < 0 ? error_set(err, -errno, "fork: %s", strerror(errno))
+			 : oci_keeper_await(fds[0], keeper, "exec failed: it was killed", err);
 	close(fds[0]);
 	if (!ret)
 		ret = oci_pid_write(x->options->pid_file, keeper, err);

@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -160,6 +161,24 @@ int oci_console_open(const char *path, const struct oci_process *p, struct error
 	if (ret && slave >= 0)
 		close(slave);
 	return ret ? ret : slave;
+}
+
+int oci_keeper_await(int fd, pid_t keeper, const char *killed, struct error *err)
+{
+	char sentence[sizeof(err->message)];
+	size_t len = 0;
+	ssize_t n;
+
+	while (len < sizeof(sentence) - 1 && (n = read(fd, sentence + len, sizeof(sentence) - 1 - len)) != 0) {
+		if (n < 0 && errno != EINTR)
+			break;
+		len += n > 0 ? (size_t)n : 0;
+		if (len && !sentence[0])
+			return 0;
+	}
+	sentence[len] = '\0';
+	(void)waitpid(keeper, NULL, 0);
+	return error_set(err, -EIO, "%s", len ? sentence : killed);
 }
 
 int oci_pid_write(const char *path, int pid, struct error *err)

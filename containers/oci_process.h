@@ -16,6 +16,12 @@ void oci_process_request(const struct oci_process *process, const char *op, bool
  */
 int oci_console_open(const char *socket_path, const struct oci_process *process, struct error *err);
 
+/*
+ * oci_keeper_await - wait for the first word of a keeper that was just forked, through the pipe that it writes to
+ * Returns 0 at a zero byte: all is well, and it goes on. Otherwise it has ended, and err is its sentence, or killed.
+ */
+int oci_keeper_await(int fd, pid_t keeper, const char *killed, struct error *err);
+
 /* oci_pid_write - the file that engines read a PID from: whole from the moment that it has its name. */
 int oci_pid_write(const char *path, int pid, struct error *err);
 
