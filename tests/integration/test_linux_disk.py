@@ -20,8 +20,7 @@ def verify(tmp_path_factory):
     return build_tool(tmp_path_factory.mktemp("verify"), "guest_verify")
 
 
-@pytest.mark.parametrize("binary", ["release", "debug"])
-@pytest.mark.parametrize("kernel,cache", [(SMP, "Writeback"), (UP, "Unsafe")], ids=["smp-Writeback", "up-Unsafe"])
+@pytest.mark.parametrize("binary,kernel,cache", [("release", SMP, "Writeback"), ("debug", UP, "Unsafe")], ids=["release-smp-Writeback", "debug-up-Unsafe"])
 def test_verify(request, tmp_path, verify, binary, kernel, cache):
     """Four processes at once; afterwards the image is what the same sequence makes of a list of numbers."""
     vmm = request.getfixturevalue(binary)
@@ -114,10 +113,8 @@ finish 5
 """
 
 
-@pytest.mark.parametrize("binary", ["release", "debug"])
-def test_host_errors(request, tmp_path, binary):
+def test_host_errors(debug, tmp_path):
     """Four disks fail in four ways, the guest is told each time, a fifth disk and everything else go on."""
-    vmm = request.getfixturevalue(binary)
     with small_file_system(tmp_path / "small", "3m") as small, loop_device(sparse(tmp_path / "backing", 8 * MIB)) as loop, pluggable_disk() as plug:
         drives = [
             drive("cut", sparse(tmp_path / "cut", 8 * MIB)),
@@ -126,7 +123,7 @@ def test_host_errors(request, tmp_path, binary):
             drive("gone", f"/dev/{plug}"),
             drive("whole", sparse(tmp_path / "whole", 8 * MIB), cache_type="Writeback"),
         ]
-        vm = vmm.start(configure(vmm, ERRORS, drives=drives), stdin=subprocess.PIPE)
+        vm = debug.start(configure(debug, ERRORS, drives=drives), stdin=subprocess.PIPE)
         vm.expect(rb"READY\r?\n")
         os.truncate(tmp_path / "cut", MIB)
         os.truncate(tmp_path / "backing", MIB)

@@ -22,12 +22,10 @@ def contents(path, mib):
     return hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize("binary", ["release", "debug"])
-def test_another_file_behind_a_disk(request, tmp_path, binary):
+def test_another_file_behind_a_disk(debug, tmp_path):
     """The guest sees the new size and the new bytes; what it writes goes to the new file and no longer to the old one."""
-    vmm = request.getfixturevalue(binary)
     first, second = contents(tmp_path / "first", 2), contents(tmp_path / "second", 3)
-    guest = Guest(vmm, root="images/rootfs.ext4", kernel=UP, drives=[drive("data", tmp_path / "first", cache_type="Writeback")],
+    guest = Guest(debug, root="images/rootfs.ext4", kernel=UP, drives=[drive("data", tmp_path / "first", cache_type="Writeback")],
                   allow_path=[tmp_path / "second"])
     assert guest.run("cat /sys/block/vdc/size; sha256sum </dev/vdc").split()[:2] == [str(2 * 2048), first]
     guest.api.patch_drive("data", {"path_on_host": str(tmp_path / "second")})

@@ -50,8 +50,7 @@ def boot(vmm, namespace, script, mtu=1500, kernel=SMP):
     return healthy(vmm.run(config, timeout=10 * PATIENCE, wrapper=namespace.enter))
 
 
-@pytest.mark.parametrize("binary", ["release", "debug"])
-@pytest.mark.parametrize("kernel", [SMP, UP], ids=["smp", "up"])
+@pytest.mark.parametrize("binary,kernel", [("release", SMP), ("debug", UP)], ids=["release-smp", "debug-up"])
 def test_ping_and_offloads(request, namespace, binary, kernel):
     namespace.tap()
     text = boot(request.getfixturevalue(binary), namespace, f"""

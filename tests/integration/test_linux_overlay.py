@@ -40,8 +40,7 @@ def on_overlay(vmm, script, delta, cache, **options):
     return config
 
 
-@pytest.mark.parametrize("binary", ["release", "debug"])
-@pytest.mark.parametrize("kernel,cache", [(SMP, "Writeback"), (UP, "Unsafe")], ids=["smp-Writeback", "up-Unsafe"])
+@pytest.mark.parametrize("binary,kernel,cache", [("release", SMP, "Writeback"), ("debug", UP, "Unsafe")], ids=["release-smp-Writeback", "debug-up-Unsafe"])
 def test_root(request, tmp_path, binary, kernel, cache):
     vmm = request.getfixturevalue(binary)
     base, delta = artifact("images/rootfs.ext4"), tmp_path / "delta"
