@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import http.server
 import json
 import os
@@ -15,6 +17,7 @@ import shutil
 import signal
 import socket
 import socketserver
+import stat
 import sys
 import tempfile
 import threading
@@ -27,7 +30,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "clients/python"))
 
-from mayfly import ApiError, Bind, Ended, Jail, Jailed, vsock_connect  # noqa: E402 (found by the line above)
+from mayfly import ApiError, Bind, Jail, Jailed, vsock_connect  # noqa: E402 (found by the line above)
 
 PORT = 8000  # of the loader in the guest
 LARGEST_BODY = 1 << 20
@@ -37,7 +40,7 @@ BOOT_PATIENCE = float(os.environ.get("FAAS_BOOT_SECONDS", "60"))
 PARENT_CGROUP = f"faas-{os.getpid()}"
 VMM_MEMORY = 16 << 20  # what Mayfly itself needs for one microVM, generously
 SETTLE = 0.1  # seconds in which the guest comes to rest, so that no copy has to finish what the zygote had begun
-FIRST_UID = 60000  # as root each function has a user of its own, from here on
+FIRST_UID = 1879048192  # as root each function has a user of its own, from here on: numbers that no distribution gives to anybody
 GUEST_COMMAND = "mount -t erofs -o ro /dev/vdb /mnt && exec /mnt/start"
 
 
@@ -78,11 +81,37 @@ class Reply(NamedTuple):
     microseconds: int  # of CPU, as the guest measured it
 
 
-def converse(uds_path: Path, method: str, path: str, body: bytes, seconds: float, wait: float = 0) -> Reply:
+class Sockets:
+    """The folder of a jail's sockets, open since before a guest ran: what is in it may be the work of one that has taken over its monitor."""
+    fd = -1
+
+    def __init__(self, path: Path):
+        self.fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def connect(self, name: str, seconds: float, wait: float) -> socket.socket:
+        """To the loader behind the socket of this name; no link is followed."""
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+            return vsock_connect(f"/proc/self/fd/{fd}", PORT, timeout=seconds, wait=wait)
+        finally:
+            os.close(fd)
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=self.fd)
+
+
+def converse(sockets: Sockets, name: str, method: str, path: str, body: bytes, seconds: float, wait: float = 0) -> Reply:
     """One request to the loader in a guest. Nothing that the guest sends is taken at its word."""
     until = time.monotonic() + seconds
     try:
-        with vsock_connect(uds_path, PORT, timeout=seconds, wait=wait) as stream:
+        with sockets.connect(name, seconds, wait) as stream:
             until += wait
             stream.sendall(f"{method} {path} {len(body)} {time.time_ns()}\n".encode() + body)
             come = _receive(stream, b"", LONGEST_HEAD, until, lambda data: b"\n" in data)
@@ -115,12 +144,12 @@ def _receive(stream: socket.socket, data: bytes, most: int, until: float, enough
 class Instance:
     """A microVM for one request: a fork of a zygote's, ended by kill() and bury()."""
 
-    def __init__(self, name: str, pid: int, uds_path: Path, parents: Sequence[int]):
-        self.pid, self.uds_path = pid, uds_path
+    def __init__(self, name: str, pid: int, sockets: Sockets, parents: Sequence[int]):
+        self.name, self.pid, self.sockets = name, pid, sockets
         try:
             self.pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            uds_path.unlink(missing_ok=True)
+        except (OSError, OverflowError):
+            sockets.remove(name)
             raise Failed(502, "the microVM ended as it began") from None
         # The number comes from a process that a guest may have taken over: it has to be one of the zygote's own.
         if _parent_of(pid) not in parents:
@@ -140,7 +169,7 @@ class Instance:
         poll.register(self.pidfd, select.POLLIN)
         poll.poll(10_000)
         os.close(self.pidfd)
-        self.uds_path.unlink(missing_ok=True)
+        self.sockets.remove(self.name)
 
 
 def _parent_of(pid: int) -> int:
@@ -169,6 +198,7 @@ class Zygote:
         self.jail = jail
         self.vm = Jailed(programs / "mayfly-jailer", jail, ["--allow-fork", "--level", "Warn"], stdout=open(folder / f"{function.name}.console", "wb"))
         try:
+            self.sockets = Sockets(jail.outside("/run"))
             self._boot()
             self.parents = [self.vm.pid, *_children_of(self.vm.pid)]
             if not root:  # no cgroup then: copies inherit from the process that makes them what they may map
@@ -187,10 +217,9 @@ class Zygote:
         vm.put_vsock({"guest_cid": 3, "uds_path": "/run/zygote"})
         vm.put_serial({"rate_limiter": {"size": 65536, "refill_time": 1000}})
         vm.start()
-        uds_path = self.jail.outside("/run/zygote")
-        converse(uds_path, "WARM", "/", b"", function.seconds, wait=BOOT_PATIENCE)
+        converse(self.sockets, "zygote", "WARM", "/", b"", function.seconds, wait=BOOT_PATIENCE)
         for request in function.warm:
-            converse(uds_path, "POST", request.get("path", "/"), request.get("body", "").encode(), BOOT_PATIENCE)
+            converse(self.sockets, "zygote", "POST", request.get("path", "/"), request.get("body", "").encode(), BOOT_PATIENCE)
         time.sleep(SETTLE)
         vm.pause()
 
@@ -198,12 +227,15 @@ class Zygote:
         """A copy that runs."""
         with self.lock:
             self.count += 1
-            name, uds_path = f"r{self.count}", f"/run/{self.count}"
+            name = str(self.count)
             try:
-                copy, = self.vm.fork([{"id": name, "vsock_override": {"uds_path": uds_path}}])
-            except (ApiError, OSError, ValueError, KeyError) as error:
+                copy, = self.vm.fork([{"id": f"r{name}", "vsock_override": {"uds_path": f"/run/{name}"}}])
+                pid = int(copy["pid"])
+            except Exception as error:
+                if not isinstance(error, ApiError):  # no answer, or none that can be read: if there is a copy, it ends with its zygote
+                    self.vm.stop()
                 raise Failed(502, f"{self.function.name}: no microVM for this request: {error}") from None
-        return Instance(name, int(copy["pid"]), self.jail.outside(uds_path), self.parents)
+        return Instance(name, pid, self.sockets, self.parents)
 
     def is_alive(self) -> bool:
         return self.vm.process.poll() is None
@@ -217,9 +249,8 @@ class Zygote:
         return int(text.split()[1]) / 1e6
 
     def close(self) -> None:
-        self.vm.stop()
-        if self.vm.process.stdout:
-            self.vm.process.stdout.close()
+        with self.lock:
+            self.vm.stop()
 
 
 def _children_of(pid: int) -> List[int]:
@@ -259,7 +290,7 @@ class Service:
             if not zygote:
                 raise Failed(503, f"{self.function.name}: is being started")
             instance = zygote.fork()
-            reply = converse(instance.uds_path, method, path, body, self.function.seconds)
+            reply = converse(instance.sockets, instance.name, method, path, body, self.function.seconds)
             if weigh:
                 self.figures["memory_kib"] = _own_memory(instance.pid)
             self.count(function_microseconds=reply.microseconds)
@@ -361,7 +392,7 @@ def keep_going(services: Sequence[Service], folder: Path, programs: Path, stop: 
                     service.zygote = Zygote(service.function, number, folder, programs)
                     service.pause = 1.0
                     print(f"gateway: {service.function.name} is ready", flush=True)
-                except (Ended, ApiError, Failed, OSError, ValueError) as error:
+                except Exception as error:  # whatever one of them does, the others are served
                     print(f"gateway: {service.function.name} does not start: {error}", flush=True)
         stop.wait(1)
 
@@ -372,12 +403,16 @@ def main() -> None:
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--programs", type=Path, default=TOP / "build", help="folder of mayfly and mayfly-jailer")
-    parser.add_argument("--run", type=Path, help="folder for jails, made and removed")
+    parser.add_argument("--run", type=Path, help="folder for jails, made and removed, so it must not be there yet")
     options = parser.parse_args()
     config = json.loads(options.config.read_text())
     services = {name: Service(Function.read(name, said, options.config.resolve().parent)) for name, said in config.items()}
     folder = options.run or Path(tempfile.mkdtemp(prefix="faas-"))
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        if options.run:
+            folder.mkdir(mode=0o700)
+    except OSError as error:
+        parser.error(f"--run {folder}: {error.strerror} (needs a folder that can be made, and is removed at the end)")
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: Optional[FrameType]) -> None:

@@ -82,6 +82,7 @@ def build_to(source: Source, output: str, form: Format, options: Options) -> dic
         work = tempfile.mkdtemp(dir=folder, prefix=".mayfly-image-")
     except OSError as error:
         raise ImageError(f"{folder}: {error.strerror}") from None
+    options.work = work
     try:
         result = build(source, f"{work}/image", work, form, options)
         os.replace(f"{work}/image", output)
@@ -95,6 +96,7 @@ def build_to(source: Source, output: str, form: Format, options: Options) -> dic
 def get(source: Source, name: str, form: Format, options: Options, cache: Cache) -> dict[str, Any]:
     """The path of the cached image, built when it is not there yet; one of many at the same time builds, the others wait."""
     cache.create()
+    options.work = cache.path("work")
     digest = source.digest(cache)
     key = cache.key(digest, form.is_ext4, form.size)
     if path := cache.hit(key, form.is_ext4):

@@ -8,6 +8,7 @@ PATH_BYTES = 4095
 DEPTH = 1024  # directories
 XATTR_BYTES = 64 << 10  # of one file
 JSON_BYTES = 4 * MIB
+CHOICE_BYTES = 16 * MIB  # of all the JSON that is read to find an image; in memory it takes up to thirty times as much
 CONFIG_BYTES = 256 << 10  # /.mayfly/config, which the guest's agent reads into memory
 SYMLINK_HOPS = 40
 

@@ -9,7 +9,7 @@ import stat
 from typing import Any, Protocol
 
 from .config import json_object, mapping, parse_json, strings
-from .limits import JSON_BYTES, SYMLINK_HOPS, ImageError, Limits, show
+from .limits import CHOICE_BYTES, JSON_BYTES, SYMLINK_HOPS, ImageError, Limits, show
 from .stream import Blob, FileReader
 from .tar import LINK, Tar
 
@@ -157,6 +157,7 @@ def platform_rank(name: str, wanted: str) -> int | None:
 class Layout:
     def __init__(self, store: Store, limits: Limits, tag: str, platform: str) -> None:
         self.store, self.limits, self.tag, self.platform = store, limits, tag, platform
+        self.read = 0  # bytes of JSON
 
     def image(self) -> Image:
         layout = json_object(whole(self.store.open("oci-layout")), f"{self.store.where}: oci-layout")
@@ -193,17 +194,17 @@ class Layout:
 
     def _select(self, entries: list[dict[str, Any]], depth: int) -> tuple[str, dict[str, Any]]:
         """The manifest for the platform wanted, through indexes in indexes."""
-        found: list[tuple[int, int, str, dict[str, Any]]] = []
+        found: list[tuple[int, str, dict[str, Any]]] = []
         there: list[str] = []
         self._candidates(entries, depth, set(), found, there)
         if not found:
             have = ", ".join(dict.fromkeys(show(name) for name in there[:20])) or "no image at all"
             raise ImageError(f"{self.store.where}: no image for {self.platform}; there is {have}")
-        _, _, digest, manifest = min(found, key=lambda item: item[:2])
-        return digest, manifest
+        return found[0][1:]
 
-    def _candidates(self, entries: list[dict[str, Any]], depth: int, seen: set[str], found: list[tuple[int, int, str, dict[str, Any]]],
+    def _candidates(self, entries: list[dict[str, Any]], depth: int, seen: set[str], found: list[tuple[int, str, dict[str, Any]]],
                     there: list[str]) -> None:
+        """Leaves in found the one that fits best, the first of equals, and in there what does not fit."""
         for entry in entries:
             media, digest, size = descriptor(entry, f"{self.store.where}: an entry of an index")
             if digest in seen:
@@ -220,7 +221,7 @@ class Layout:
             if media and media not in INDEXES | MANIFESTS:
                 there.append(media)
                 continue
-            document = json_object(whole(open_blob(self.store, digest, size)), f"{self.store.where}: {digest}")
+            document = self._document(digest, size)
             if media in INDEXES or "manifests" in document:
                 if not depth:
                     raise ImageError(f"{self.store.where}: indexes in indexes more than {NESTED} deep")
@@ -230,12 +231,19 @@ class Layout:
             rank = platform_rank(name, self.platform)
             if rank is None:
                 there.append(name)
-            else:
-                found.append((rank, len(found), digest, document))
+            elif not found or rank < found[0][0]:
+                found[:] = [(rank, digest, document)]
 
     def _config(self, manifest: dict[str, Any]) -> dict[str, Any]:
         _, digest, size = descriptor(manifest.get("config"), f"{self.store.where}: the manifest's config")
-        return json_object(whole(open_blob(self.store, digest, size)), f"{self.store.where}: {digest}")
+        return self._document(digest, size)
+
+    def _document(self, digest: str, size: int) -> dict[str, Any]:
+        data = whole(open_blob(self.store, digest, size))
+        self.read += size
+        if self.read > CHOICE_BYTES:
+            raise ImageError(f"{self.store.where}: more than {CHOICE_BYTES >> 20} MiB of manifests, indexes and configurations")
+        return json_object(data, f"{self.store.where}: {digest}")
 
     def _platform_of(self, manifest: dict[str, Any]) -> str:
         config = self._config(manifest)

@@ -28,6 +28,7 @@ PREFIXES = ("oci:", "oci-archive:", "docker-archive:", "dir:", "tar:", "docker:/
 class Options:
     def __init__(self, limits: Limits, progress: Progress, tag: str = "", platform: str = "linux/amd64", pull: bool = False) -> None:
         self.limits, self.progress, self.tag, self.platform, self.pull = limits, progress, tag, platform, pull
+        self.work: str | None = None  # a folder for temporary files; None for the system's
 
 
 class Source(Protocol):
@@ -85,8 +86,7 @@ class File:
         if chunks is None and head[:2] != b"\x1f\x8b" and head[:4] != b"\x28\xb5\x2f\xfd":
             return blob
         self.options.progress.start("unpacking the archive", blob.size)
-        import tempfile
-        spool = Spool(tempfile.gettempdir())
+        spool = Spool(self.options.work)
         reader = Reader(decompress(blob.verified(self.options.progress.add), self.path), self.path, Budget(self.options.limits.size))
         while data := reader.some(1 << 20):
             spool.write(spool.end, data)
@@ -117,7 +117,8 @@ class File:
         for data in blob.chunks():
             known.update(data)
             self.options.progress.add(len(data))
-        image = Image(f"sha256:{known.hexdigest()}", {}, [blob], [], self.options.platform)
+        blob.digest = f"sha256:{known.hexdigest()}"  # so that what is unpacked later has to be the same
+        image = Image(blob.digest, {}, [blob], [], self.options.platform)
         image.whiteouts = False
         return image
 

@@ -40,7 +40,7 @@ NOTHING: set[bytes] = set()
 class Spool:
     """The contents of files until it is known which of them the image has: a file without a name, with holes for zeros."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str | None) -> None:
         import tempfile  # here, because a hit in the cache needs none of it (so elsewhere in this package)
         self.file: IO[bytes] = tempfile.TemporaryFile(dir=directory, buffering=0)
         self.fd = self.file.fileno()

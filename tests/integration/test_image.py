@@ -469,6 +469,56 @@ def test_get(tmp_path, layout):
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700 and not list((cache / "work").iterdir())
 
 
+HOOKED = """
+import os, sys
+sys.path.insert(0, sys.argv.pop(1))
+from image import cli, source
+read, spool = source.File._root, source.Spool
+def changed(self, blob):
+    image = read(self, blob)
+    if "CHANGE" in os.environ:
+        with open(self.path, "r+b") as file, open(os.environ["CHANGE"], "rb") as other:
+            file.write(other.read())
+    return image
+def told(folder):
+    print("unpacked in", folder, file=sys.stderr)
+    return spool(folder)
+source.File._root, source.Spool = changed, told
+sys.exit(cli.main())
+"""
+
+
+def hooked(*args, **options):
+    """mayfly-image which overwrites a tar once it has looked at it, by the file CHANGE, and says where it unpacks compressed archives."""
+    return image_tool("-c", HOOKED, ROOT / "rootfs", *args, program="/usr/bin/python3", **options)
+
+
+def test_a_tar_that_changes(tmp_path):
+    """What was not hashed is not built, and above all not kept under the digest of what was."""
+    tar, cache = tmp_path / "t.tar", tmp_path / "cache"
+    before = layer(entry("a", b"one"))
+    (tmp_path / "other.tar").write_bytes(layer(entry("b", b"two")))
+    for command in (["get", tar, "--cache", cache], ["build", tar, "-o", tmp_path / "image"]):
+        tar.write_bytes(before)
+        done = hooked(*command, CHANGE=str(tmp_path / "other.tar"))
+        assert done.code == 1 and "its bytes have another digest" in done.err, done
+    assert not cached(cache) and not (tmp_path / "image").exists()
+    tar.write_bytes(before)
+    assert list(contents(get(tar, cache)["path"], tmp_path / "tree"))[-1] == "a"
+
+
+def test_where_archives_are_unpacked(tmp_path, layout):
+    """Beside what is written, where there is room, and nothing stays."""
+    archive, cache = tmp_path / "a.tar.gz", tmp_path / "cache"
+    layout.add([EVERYTHING], config(**RUN)).archive(tmp_path / "a.tar")
+    archive.write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes(), 1))
+    before = sorted(tmp_path.iterdir())
+    assert f"unpacked in {tmp_path}/.mayfly-image-" in hooked("build", archive, "-o", tmp_path / "image").err
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "image"])
+    assert f"unpacked in {cache}/work\n" in hooked("get", archive, "--cache", cache).err and not list((cache / "work").iterdir())
+    assert "unpacked in None\n" in hooked("inspect", archive).err
+
+
 def test_many_at_once(tmp_path, layout):
     """Eight ask for the same image: one builds it, the others wait, all get the same whole file."""
     layout.add([layer(*(entry(f"f{i}", BIG * 20) for i in range(100)))]).write()

@@ -269,6 +269,30 @@ def test_limits(tmp_path, layout, limit, value, parts, expected):
 
 # ---- documents ----
 
+def swollen(document, size):
+    """JSON of so many bytes, which takes thirty times as many in memory."""
+    start = json.dumps(document)[:-1].encode() + b', "more": [{"":0}'
+    return start + b',{"":0}' * ((size - len(start) - 2) // 7) + b"]}"
+
+
+def test_swollen_documents(tmp_path, layout):
+    """As much JSON as is allowed, all of which is needed at the same time."""
+    found = layout.descriptor(swollen({"layers": [], "schemaVersion": 1}, 15 << 18), MANIFEST, platform={"os": "linux", "architecture": "amd64"})
+    for _ in range(3):
+        found = layout.descriptor(swollen({"manifests": [found]}, 4 << 20), INDEX)
+    with_index(layout, swollen({"manifests": [found]}, 4 << 20)).write()
+    assert "schema version 2" in refuse(tmp_path, layout.path)
+
+
+def test_too_many_documents(tmp_path, layout):
+    """Images that fit, one as well as the other, and are looked at before one is taken."""
+    layout.index = [layout.descriptor(swollen({"schemaVersion": 2, "layers": [], "number": number}, 4 << 20), MANIFEST,
+                                      platform={"os": "linux", "architecture": "amd64"}) for number in range(5)]
+    layout.write()
+    assert "more than 16 MiB of manifests" in refuse(tmp_path, layout.path)
+
+
+
 def with_index(layout, text):
     layout.files["index.json"] = text if isinstance(text, bytes) else json.dumps(text).encode()
     return layout

@@ -376,6 +376,7 @@ TARS = {
     "links that add up": tar_of(("a/b/s", SYM, "../.."), ("t", SYM, "a/b/s/..")),
     "through one that was there": tar_of(("outside/x", REG, b"x")), "directory over a link": tar_of(("outside", DIR, "")),
     "hard link out": tar_of(("l", LNK, "../secret")), "hard link to a stranger": tar_of(("l", LNK, "mine")), "hard link to nothing": tar_of(("l", LNK, "none")),
+    "hard link to the folder": tar_of(("l", LNK, ".")), "hard link without a target": tar_of(("l", LNK, "")), "hard link to itself": tar_of(("l", LNK, "l")),
     "device": tar_of(("dev", tarfile.CHRTYPE, "", {"devmajor": 1, "devminor": 3})), "long": tar_of(("x/" * 3000, REG, b"x")),
     "deep": tar_of(("x/" * 300 + "x", REG, b"")), "too much": tar_of(("x", REG, bytes(2 * MIB))), "cut": tar_of(("x", REG, bytes(9999)))[:4096], "empty": b"", "no tar": b"x" * 10240,
     "many": tar_of(*((f"{n}", REG, b"") for n in range(30))), "file without a name": tar_of(("./", REG, b"")), "file over a directory": tar_of(("d", DIR, "", {"mode": 0o755}), ("d", REG, b"x")),

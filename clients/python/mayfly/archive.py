@@ -204,6 +204,8 @@ class Unpacker:
             self._in(parts, lambda at, name: os.symlink(target, _free(at, name), dir_fd=at))
         elif entry.kind == b"1":
             source = _parts(entry.link)
+            if not source:
+                raise AgentError("the guest's tar has a hard link to nothing")
             self._in(parts, lambda at, name: self._in(source, lambda there, old: self._make_link(there, old, at, name)))
         elif entry.kind != b"6":  # FIFOs are left out
             raise AgentError(f"the guest's tar has {os.fsdecode(entry.name[:100])!r}, which is neither a file, a directory nor a link (type {entry.kind!r})")
@@ -223,8 +225,7 @@ class Unpacker:
         st = os.stat(old, dir_fd=there, follow_symlinks=False)
         if (st.st_dev, st.st_ino) not in self._files:
             raise AgentError(f"the guest's tar has a hard link to {os.fsdecode(old)!r}, which is no file of it")
-        if (there, old) != (at, name):
-            os.link(old, _free(at, name), src_dir_fd=there, dst_dir_fd=at, follow_symlinks=False)
+        os.link(old, _free(at, name), src_dir_fd=there, dst_dir_fd=at, follow_symlinks=False)
 
     def _in(self, parts: List[bytes], do: Callable[[int, bytes], None]) -> None:
         """Do something with a name in its directory; directories on the way are made where they are missing, and no link is followed."""

@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import time
-from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Iterable, List, Optional, Sequence, Tuple, Union
 
 LONGEST_PAYLOAD = 65536
 LONGEST_REQUEST = 1 << 20
@@ -118,12 +118,6 @@ class Fields:
 
     def number(self, key: str, low: int = 0, high: int = (1 << 63) - 1, default: Optional[int] = None) -> int:
         return to_number(self.text(key, None if default is None else str(default)), key, low, high)
-
-    def mapping(self) -> Mapping[str, str]:
-        found: Dict[str, str] = {}
-        for key, value in self.pairs:
-            found.setdefault(key, value)
-        return found
 
 
 def to_number(text: str, name: str, low: int, high: int) -> int:
