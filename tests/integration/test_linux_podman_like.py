@@ -157,6 +157,18 @@ def test_signals_of_the_tool(both):
     assert same(both, signals) == (143, "ready\ngot INT\ngot HUP\ngot USR1\ngot TERM\n", "")
 
 
+def test_a_signal_that_is_not_handled(both):
+    """Different on purpose: to podman's command, process 1, nothing happens."""
+    way = both[1]
+    running = Running(way.argv(*way.words([], ["sh", "-c", "echo ready; exec sleep 1000"])), **way.popen())
+    try:
+        running.expect(b"ready\n", timeout=LONG)
+        running.signal(signal.SIGTERM)
+        assert running.wait(LONG).code == 143
+    finally:
+        running.close()
+
+
 def test_killed(both):
     def killed(way):
         running = Running(way.argv(*way.words(["--name", "victim"], ["sh", "-c", TRAPS])), **way.popen())
@@ -179,7 +191,8 @@ def test_terminal(both):
         seen = []
 
         def say(typed):
-            # What the terminal echoes of this has the quotes in it, so it is never taken for the answer.
+            # At the prompt nothing that is typed gets lost; what is echoed of it has the quotes in it, so it is never taken for the answer.
+            t.expect(b"prompt ", LONG)
             t.send(b"echo be''gin; " + typed + b"; echo fin''ish\r")
             t.expect(b"begin\r\n", LONG)
 
@@ -187,20 +200,24 @@ def test_terminal(both):
             say(typed)
             seen.append(t.expect(b"finish\r\n", LONG))
 
-        t = Terminal(way, *way.words(["-it"], ["sh"]), rows=30, cols=90)
+        t = Terminal(way, *way.words(["-it", "-e", "PS1=prompt "], ["sh"]), rows=30, cols=90)
         try:
             answer(b"tty; stty size; echo $TERM; echo err >&2")
             t.size(41, 101)
             answer(b"until [ \"$(stty size)\" = '41 101' ]; do sleep 0.1; done")
             say(b"sleep 1000")
             t.send(b"\x03")
+            t.expect(b"prompt ", LONG)
             t.send(b"echo st''atus $?.\r")
             t.expect(b"status ", LONG)
             seen.append(t.expect(b".\r\n", LONG))
             say(b"cat")
             t.send(b"word\r\x04")
             seen.append(t.expect(b"finish\r\n", LONG))
-            t.send(b"(exit 6)\r\x04")
+            t.expect(b"prompt ", LONG)
+            t.send(b"(exit 6)\r")
+            t.expect(b"prompt ", LONG)
+            t.send(b"\x04")
             t.wait(6)
         finally:
             t.close()
