@@ -87,7 +87,9 @@ static int failed(struct command *c, const struct report *r, struct error *err)
 	static const char *const what[] = { "its terminal", "a read-only root", "cwd",
 					    "its user, capabilities or limits" };
 
-	c->exit_code = r->error == ENOENT || r->error == ENOTDIR ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
+	bool missing = r->error == ENOENT || (r->error == ENOTDIR && r->step == AT_PROGRAM);
+
+	c->exit_code = missing ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
 	if (r->step == AT_PROGRAM)
 		return error_set(err, -r->error, "%.200s: %s", c->argv[0],
 				 r->error == ENOENT && !strchr(c->argv[0], '/') ? "not found in PATH"

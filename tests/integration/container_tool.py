@@ -16,7 +16,8 @@ from termios import TIOCSWINSZ, tcgetattr
 
 from harness import BUILD, PATIENCE, Running, artifact
 
-UID = 54321
+# Of each run its own: what is left behind is looked for, and ended, by user, and another run on the same host may be going on.
+UID = 50000 + os.getpid() % 10000
 PROGRAMS = {"release": "mayfly-run", "debug": "mayfly-run-debug"}
 
 

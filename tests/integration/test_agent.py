@@ -300,6 +300,7 @@ def test_what_cannot_be_run(host, agent):
     assert agent.refused("exec", ("arg", ""))["code"] == "127"
     assert agent.refused("exec", ("arg", "data"), ("env", f"PATH={host.outside}"))["code"] == "126"
     assert agent.refused("exec", ("arg", "true"), cwd="/nowhere")["code"] == "127"
+    assert agent.refused("exec", ("arg", "true"), cwd="/etc/passwd")["code"] == "126"
     assert "the image names none" in agent.refused("main")["error"]
     assert agent.call("info")["main"] == "none"
 
