@@ -109,8 +109,8 @@ int gm_share(struct guest_memory *gm, uint64_t tail, struct error *err)
 }
 
 /*
- * Where 2 MiB have no hole they become one page, as far as the host can: what copies read there is one fault then instead
- * of hundreds. Only where a guest's kernel lies, so that the pause for it (each range is copied) stays short.
+ * Where 2 MiB have no hole they become one page, as far as the host can: what copies read there is one fault then, not
+ * hundreds. Only where a guest's kernel lies, so that the pause for it (each range is copied) stays short.
  */
 static void make_huge(const struct guest_memory *gm, int fd)
 {
