@@ -96,7 +96,7 @@ $(BUILD)/mayfly-jailer-debug: $(JAILER_DEBUG_OBJ) $(BUILD)/debug/jailer/main.o
 # The guest's init and agent: small rather than quick, at a fixed address, one process that trusts nobody but its kernel.
 $(BUILD)/mayfly-init: $(AGENT_OBJ) Makefile
 	@echo "  LINK    $@"
-	@$(RELEASE_CC) -static -no-pie -Wl,-z,noseparate-code,-z,noexecstack,--gc-sections,--build-id=none -s -o $@ $(filter %.o,$^)
+	@$(RELEASE_CC) -static -no-pie -Wl,-z,noseparate-code,-z,noexecstack,--gc-sections,--build-id=none,-Map=$@.map -s -o $@ $(filter %.o,$^)
 
 $(BUILD)/agent/%.o: %.c Makefile VERSION
 	@mkdir -p $(@D)
@@ -301,7 +301,7 @@ format: ## rewrite the C files in the tree's format
 	@clang-format -i $(C_FILES)
 
 sbom: all ## list what the programs are made of: build/mayfly.spdx.json
-	@scripts/sbom $(BUILD)/mayfly $(BUILD)/mayfly-jailer $(BUILD)/mayfly-snapshot >$(BUILD)/mayfly.spdx.json
+	@scripts/sbom $(addprefix $(BUILD)/,mayfly mayfly-jailer mayfly-run mayfly-oci mayfly-init mayfly-snapshot) >$(BUILD)/mayfly.spdx.json
 	@echo "  SBOM    $(BUILD)/mayfly.spdx.json"
 
 install: all ## install into PREFIX (default /usr/local)

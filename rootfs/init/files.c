@@ -117,6 +117,16 @@ void write_setting(const char *path, const char *text)
 	close(fd);
 }
 
+size_t read_setting(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, text, size - 1);
+
+	close(fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n > 0 ? (size_t)n : 0;
+}
+
 int new_file_open(struct new_file *file, int root, const char *path)
 {
 	unsigned int number;

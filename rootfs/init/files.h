@@ -44,6 +44,9 @@ int write_stream(int fd, const void *data, size_t len);
 /* write_setting - one of the kernel's files below /proc; one that is not there is passed over. */
 void write_setting(const char *path, const char *text);
 
+/* read_setting - what such a file says, as text that ends; returns its length, 0 where there is no such file. */
+size_t read_setting(const char *path, char *text, size_t size);
+
 /* tar_unpack - take DATA frames that are a tar archive, and make its entries below the directory root. 0, or err is
  * set. owner: of every file, or -1 for what the archive says. */
 int tar_unpack(struct connection *c, int root, uid_t uid, gid_t gid, struct error *err);

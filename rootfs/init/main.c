@@ -56,12 +56,9 @@ static void open_console(void)
 static int read_arguments(struct field_buffer *out, struct error *err)
 {
 	static char line[4096];
-	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
-	ssize_t n = read(fd, line, sizeof(line) - 1);
 	char *rest = line, *word;
 
-	close(fd);
-	line[n > 0 ? n : 0] = '\0';
+	read_setting("/proc/cmdline", line, sizeof(line));
 	while ((word = strsep(&rest, " \n"))) {
 		char *value = strchr(word, '='), *to;
 

@@ -33,19 +33,29 @@ static int control(int family, unsigned int call, void *argument)
 	return ret;
 }
 
-static int set_flags(const char *name, short flags)
+/* Switch an interface on or off; its other flags stay as they are. */
+static int switch_interface(const char *name, bool up)
 {
-	struct ifreq ifr = { .ifr_flags = flags };
+	struct ifreq ifr = { 0 };
+	int ret;
 
 	strncpy(ifr.ifr_name, name, IFNAMSIZ - 1);
+	ret = control(AF_INET, SIOCGIFFLAGS, &ifr);
+	if (ret)
+		return ret;
+	ifr.ifr_flags = (short)(up ? ifr.ifr_flags | IFF_UP : ifr.ifr_flags & ~IFF_UP);
 	return control(AF_INET, SIOCSIFFLAGS, &ifr);
 }
 
 void network_loopback(void)
 {
-	/* As podman sets it: root may ping without CAP_NET_RAW. */
-	write_setting("/proc/sys/net/ipv4/ping_group_range", "0 0");
-	set_flags("lo", IFF_UP | IFF_RUNNING);
+	char line[4096];
+
+	/* As podman sets it: root may ping without CAP_NET_RAW. What the kernel was told at its start is not undone. */
+	read_setting("/proc/cmdline", line, sizeof(line));
+	if (!strstr(line, "ping_group_range="))
+		write_setting("/proc/sys/net/ipv4/ping_group_range", "0 0");
+	switch_interface("lo", true);
 }
 
 /* "ADDRESS/PREFIX" of one family; without a prefix it is the whole address. */
@@ -174,7 +184,7 @@ int network_configure(int root, const struct fields *f, struct error *err)
 		return err->code;
 	ifr.ifr_mtu = (int)mtu;
 	/* Down and up again: that forgets the routes and the IPv6 addresses there were. */
-	ret = set_flags(INTERFACE, 0);
+	ret = switch_interface(INTERFACE, false);
 	if (ret)
 		return error_set(err, ret, INTERFACE ": %s: a network interface is needed for ip=, gw= and the like",
 				 strerror(-ret));
@@ -183,7 +193,7 @@ int network_configure(int root, const struct fields *f, struct error *err)
 	/* Nobody else shares the wire: an address need not be probed for a second before it is used. */
 	write_setting("/proc/sys/net/ipv6/conf/" INTERFACE "/accept_dad", "0");
 	ret = set_ip(ip ? ip : "0.0.0.0/0", err);
-	if (!ret && (ret = set_flags(INTERFACE, IFF_UP | IFF_RUNNING)))
+	if (!ret && (ret = switch_interface(INTERFACE, true)))
 		error_set(err, ret, INTERFACE ": %s", strerror(-ret));
 	if (!ret && gw)
 		ret = set_gateway(gw, err);

@@ -369,12 +369,16 @@ def test_network(release, image, namespace):
     namespace.run("sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6")
     namespace.ip("addr add fd00:9::1/64 dev tap0 nodad")
     namespace.ip("addr add 172.30.0.1/32 dev tap0")
-    container = Container(release, image, "mayfly.ip=10.9.0.2/24 mayfly.gw=10.9.0.1 mayfly.ip6=fd00:9::2/64 mayfly.gw6=fd00:9::1 mayfly.mtu=1400 "
+    container = Container(release, image, '"sysctl.net.ipv4.ping_group_range=7 1234" '
+                          "mayfly.ip=10.9.0.2/24 mayfly.gw=10.9.0.1 mayfly.ip6=fd00:9::2/64 mayfly.gw6=fd00:9::1 mayfly.mtu=1400 "
                           "mayfly.dns=10.9.0.1,fd00:9::1 mayfly.search=example.org mayfly.hostname=box", wrapper=namespace.enter, **net())
     shell = container.shell
     assert shell("cat /etc/resolv.conf") == "search example.org\nnameserver 10.9.0.1\nnameserver fd00:9::1"
     assert shell("cat /etc/hosts").endswith("10.9.0.2 box") and shell("hostname") == "box"
     assert shell("cat /sys/class/net/eth0/mtu") == "1400"
+    assert shell("cat /proc/sys/net/ipv4/ping_group_range").split() == ["7", "1234"]  # the caller's word, not the agent's
+    is_as_made = ("BROADCAST", "MULTICAST", "UP")
+    assert all(flag in shell("ip link show eth0") for flag in is_as_made)
     raw = {"caps": "CAP_NET_RAW"}
     for there in ("10.9.0.1", "fd00:9::1", "172.30.0.1", "127.0.0.1", "::1"):
         assert "2 packets received" in shell(f"ping -c 2 -W {PATIENCE} {there}", **raw), there
@@ -385,6 +389,7 @@ def test_network(release, image, namespace):
     container.agent.call("network", ip="10.77.0.5/32", gw="10.9.0.1", dns="9.9.9.9")
     assert "2 packets received" in shell(f"ping -c 2 -W {PATIENCE} 172.30.0.1", **raw)
     assert shell("cat /etc/resolv.conf") == "nameserver 9.9.9.9"
+    assert all(flag in shell("ip link show eth0") for flag in is_as_made)
     assert "10.9.0.2" not in shell("ip addr") and "fd00:9::2" not in shell("ip addr")
     assert "must be as" in container.agent.refused("network", ip="10.77.0/8")["error"]
     assert "addresses with commas" in container.agent.refused("network", ip="10.77.0.5/32", dns="here")["error"]

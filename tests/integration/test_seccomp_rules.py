@@ -343,7 +343,7 @@ def test_memory_from_a_handler(release, tmp_path, scratch, wrapper):
 def test_forks(release, tmp_path, scratch):
     """One that was paused, one that runs and has run, each with its overlay, and a call that fails when one of two copies is there."""
     vm, api = release.start_api(["--allow-fork", "--allow-path", str(tmp_path)], stdin=subprocess.PIPE)
-    config = configure("blk 0 write 0 8; print ready; wait g; print bye", [drive("d0", scratch, overlay_path=str(tmp_path / "delta"))], vcpus=2)
+    config = configure("blk 0 write 0 8; touch 4194304; print ready; wait g; print bye", [drive("d0", scratch, overlay_path=str(tmp_path / "delta"))], vcpus=2)
     for name in ("boot-source", "machine-config"):
         api.put(f"/{name}", config[name])
     api.put("/drives/d0", config["drives"][0])

@@ -25,6 +25,10 @@ struct constant {
 	uint32_t value;
 };
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
 #define C(name)                         \
 	{                               \
 #name, (uint32_t)(name) \
@@ -137,6 +141,7 @@ static const struct constant constants[] = {
 	C(MADV_MERGEABLE),
 	C(MADV_POPULATE_READ),
 	C(MADV_POPULATE_WRITE),
+	C(MADV_COLLAPSE),
 	C(MREMAP_MAYMOVE),
 	C(MREMAP_FIXED),
 	C(MCL_CURRENT),
