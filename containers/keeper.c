@@ -56,14 +56,6 @@ struct life {
 	int64_t deadline; /* in ms of CLOCK_MONOTONIC; 0: none */
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void note_time(json_t *status, const char *key)
 {
 	struct timespec now;

@@ -13,6 +13,7 @@
 #define PIECE    4096  /* what a pipe that says it is writable takes for sure (PIPE_BUF) */
 #define IN_PIECE 16384 /* bytes of input in one frame */
 #define CONTROL  256   /* bytes that are kept free for signals and sizes */
+#define FRAMES   32    /* of one step, so that a guest that never stops does not keep us from anything else */
 
 static int *target(struct relay *r)
 {
@@ -22,11 +23,11 @@ static int *target(struct relay *r)
 unsigned int relay_watch(struct relay *r, struct pollfd fds[RELAY_FDS])
 {
 	const bool has_room = agent_room(r->agent, IN_PIECE + CONTROL);
+	const short events = (short)((r->pending ? 0 : POLLIN) | (r->agent->out_len > 0 ? POLLOUT : 0));
 	unsigned int nr = 0;
 
-	fds[nr++] =
-		(struct pollfd){ .fd = r->agent->fd,
-				 .events = (short)((r->pending ? 0 : POLLIN) | (r->agent->out_len > 0 ? POLLOUT : 0)) };
+	/* That a guest has hung up is reported whatever is asked for, again and again until what is pending is gone. */
+	fds[nr++] = (struct pollfd){ .fd = events ? r->agent->fd : -1, .events = events };
 	if (r->pending)
 		fds[nr++] = (struct pollfd){ .fd = *target(r), .events = POLLOUT };
 	if (r->in >= 0 && r->started && !r->in_ended && has_room)
@@ -166,6 +167,7 @@ static int take_frame(struct relay *r, struct error *err)
 
 static int take_frames(struct relay *r, struct error *err)
 {
+	unsigned int n = 0;
 	int ret;
 
 	do {
@@ -176,7 +178,7 @@ static int take_frames(struct relay *r, struct error *err)
 				return ret;
 			ret = 1;
 		}
-	} while (ret > 0 && !r->pending);
+	} while (ret > 0 && !r->pending && ++n < FRAMES);
 	return ret < 0 ? ret : 0;
 }
 

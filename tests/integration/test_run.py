@@ -401,7 +401,7 @@ def test_image_is_built_once(tool, place):
 
 # ---- a guest that breaks the rules ----
 
-HOSTILE = sorted(set(MODES) - {"silent", "not-found", "flood", "linger", "ignores-term", "link"})
+HOSTILE = sorted(set(MODES) - {"silent", "not-found", "flood", "linger", "ignores-term", "link", "dribble"})
 
 
 @pytest.mark.parametrize("mode", HOSTILE)
@@ -442,6 +442,16 @@ def test_socket_that_is_a_link(tool):
         other.accept()
     tool.run("rm", "-f", "taken")
     running.wait()
+    tool.check_nothing_left()
+
+
+@pytest.mark.parametrize("words", [("stop", "--time", "0"), ("kill",)])
+def test_guest_that_does_not_let_go(tool, words):
+    """A byte of an answer now and then keeps no machine alive."""
+    tool.run("run", "-d", "--name", "held", *NONE, tool.image, "sleep", "1000", env={"FAKE_MACHINE": "dribble"})
+    tool.run(*words, "held", timeout=2 * PATIENCE)
+    assert tool.ps()[0]["state"] == "exited"
+    tool.run("rm", "held")
     tool.check_nothing_left()
 
 
