@@ -285,11 +285,18 @@ static void take_signals(struct life *l)
 		relay_resize(&l->relay);
 }
 
+/* What a process does not notice that has made no arrangements. */
+static bool is_ignored(int number)
+{
+	return number == SIGCHLD || number == SIGCONT || number == SIGURG || number == SIGWINCH;
+}
+
 /* A command that does not end of SIGKILL, or never started, ends with its machine. */
 static void take_kill(struct life *l, int number)
 {
 	if (l->stage < RUNNING) {
-		give_up(l, 128 + number);
+		if (!is_ignored(number))
+			give_up(l, 128 + number);
 	} else if (l->stage == RUNNING) {
 		relay_signal(&l->relay, number);
 		l->killed |= number == SIGKILL;
@@ -479,8 +486,9 @@ int keeper_run(struct keeper *k, struct error *err)
 	network_close(k->config.network);
 	if (l.log.fd >= 0)
 		close(l.log.fd);
-	/* Of a command that never ran there is nothing to tell but what is said now. */
-	if (l.ran && !k->remove)
+	/* Of a command that never ran there is nothing to tell but what is said now, unless somebody else removes it.
+	 */
+	if ((l.ran && !k->remove) || k->control)
 		record_end(&l, err);
 	else if (instance_remove(k->places, k->instance, &left) && !err->code)
 		*err = left;

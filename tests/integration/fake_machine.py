@@ -32,7 +32,7 @@ MODES = {
     "no-fields": "a reply that is no fields", "exit-first": "EXIT in place of a reply", "bad-exit": "an exit status that is none",
     "no-exit": "hangs up in place of EXIT", "half-frame": "hangs up in the middle of a frame", "request-back": "a REQUEST to the host", "flood": "output without end",
     "linger": "the machine does not end after the command", "ignores-term": "nor at SIGTERM", "link": "the socket is a link to another one",
-    "dribble": "answers a byte at a time, and does nothing",
+    "dribble": "answers a byte at a time, and does nothing", "empty-flood": "frames without bytes, and without end",
 }
 
 
@@ -98,7 +98,7 @@ class Machine:
     # ---- processes ----
 
     def command(self, peer, request, is_main):
-        argv = request.get("entrypoint", []) + request.get("arg", [])
+        argv = [word for word in request.get("entrypoint", []) if word] + request.get("arg", [])
         env = {"PATH": os.environ["PATH"], "REQUEST": json.dumps(request), "CONFIG": json.dumps(self.config)}
         env.update(word.split("=", 1) for word in request.get("env", []))
         tty = "tty" in request
@@ -193,6 +193,10 @@ class Machine:
         elif MODE == "request-back":
             peer.send(REPLY, ok)
             peer.send(REQUEST, pack(op="main"))
+        elif MODE == "empty-flood":
+            peer.send(REPLY, ok)
+            while True:
+                raw(struct.pack("<IBBH", 0, STDOUT, 0, 0) * 4096)
         elif MODE == "flood":
             peer.send(REPLY, ok)
             while True:
