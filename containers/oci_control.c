@@ -54,7 +54,7 @@ static void kill_others(const struct oci_container *c, int number)
 
 	if (agent_dial(&c->machine, 1000, &agent, NULL))
 		return;
-	request_add(&request, "version", "1");
+	request_add_number(&request, "version", AGENT_PROTOCOL);
 	request_add(&request, "op", "kill");
 	request_add(&request, "all", "1");
 	request_add(&request, "pid", "main");

@@ -124,7 +124,7 @@ static int print_processes(const struct oci_container *c, struct error *err)
 
 	if (ret)
 		return ret;
-	request_add(&request, "version", "1");
+	request_add_number(&request, "version", AGENT_PROTOCOL);
 	request_add(&request, "op", "list");
 	ret = agent_request(agent, &request, err);
 	if (!ret)

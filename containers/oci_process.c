@@ -72,7 +72,7 @@ void oci_process_request(const struct oci_process *p, const char *op, bool root_
 	char text[32];
 	unsigned int i;
 
-	request_add(r, "version", "1");
+	request_add_number(r, "version", AGENT_PROTOCOL);
 	request_add(r, "op", op);
 	/* What the engine says is all: nothing of a configuration that lies in the image counts. */
 	if (strcmp(op, "main") == 0)

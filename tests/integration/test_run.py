@@ -548,6 +548,29 @@ def test_truncated_archive(tool):
     assert "ends in the middle" in tool.run("cp", "box:/x/.", "target", code=125)[1]
 
 
+def test_copy_of_more_than_is_wanted(box):
+    with open(box.home / "files/large", "wb") as file:
+        file.truncate(33 << 20)
+    (box.home / "files/folder").mkdir()
+    (box.home / "files/large").rename(box.home / "files/folder/large")
+    own(box.home)
+    for path in ("folder/large", "folder"):
+        assert "--max-size" in box.run("cp", "--max-size", "32M", f"box:/{path}", path.replace("/", "-"), code=125)[1]
+    box.run("cp", "--max-size=34M", "box:/folder", "copied")
+    assert (box.home / "copied/large").stat().st_size == 33 << 20
+
+
+def test_prune_with_a_data_folder_that_is_not_ours(tool):
+    """What may be in it is left alone, and nobody falls over it."""
+    elsewhere = tool.home / "elsewhere"
+    elsewhere.mkdir()
+    tool.data.parent.mkdir(parents=True)
+    tool.data.symlink_to(elsewhere)
+    own(tool.home)
+    tool.run("ps", "--prune")
+    assert not list(elsewhere.iterdir())
+
+
 # ---- what is killed ----
 
 def test_killed_keeper(tool):
