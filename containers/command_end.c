@@ -123,10 +123,11 @@ static int kill_one(struct instance *i, json_t *status, struct options *o, const
 		    struct error *err)
 {
 	const int number = o->signal ? signal_number(o->signal) : SIGKILL;
+	const struct process jailer = status_process(status, "jailer");
 	struct request request = { 0 };
 	struct agent_client *agent = NULL;
 	struct fields fields;
-	int ret;
+	int ret, patience;
 
 	if (!is_alive(places, i, status))
 		return error_set(err, -ESRCH, "%s: does not run", i->id);
@@ -144,7 +145,11 @@ static int kill_one(struct instance *i, json_t *status, struct options *o, const
 	/* SIGKILL is not the guest's to refuse. */
 	if (number == SIGKILL) {
 		*err = (struct error){ 0 };
-		ret = wait_for_keeper(status, ret ? 0 : KILL_PATIENCE_MS) ? 0 : end_machine(i, status, err);
+		patience = ret ? 0 : KILL_PATIENCE_MS;
+		ret = 0;
+		/* Its keeper may have to wait for who reads its output. */
+		if (!wait_for_keeper(status, patience) && !process_end(&jailer, DIAL_PATIENCE_MS))
+			ret = error_set(err, -EBUSY, "%s: process %d (jailer) does not end", i->id, jailer.pid);
 	}
 	if (!ret)
 		printf("%s\n", i->id);

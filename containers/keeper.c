@@ -353,12 +353,15 @@ static void step(struct life *l, struct error *err)
 	};
 	unsigned int nr = l->relay.agent ? relay_watch(&l->relay, fds + FIXED_FDS) : 0;
 	const int64_t left = l->deadline - now_ms();
+	int timeout = l->relay.agent ? relay_timeout(&l->relay) : -1;
 
 	if (l->deadline && left <= 0) {
 		time_is_up(l, err);
 		return;
 	}
-	if (poll(fds, FIXED_FDS + nr, l->deadline ? (int)left : -1) < 0)
+	if (l->deadline && (timeout < 0 || left < timeout))
+		timeout = (int)left;
+	if (poll(fds, FIXED_FDS + nr, timeout) < 0)
 		return;
 	if (fds[1].revents)
 		listen_to(&l->console, &l->machine.console);

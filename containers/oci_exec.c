@@ -140,7 +140,7 @@ static int relay_all(struct execution *x, struct relay *relay, struct error *err
 	fds[0] = (struct pollfd){ .fd = watch_signals(), .events = POLLIN };
 	while (!ret) {
 		nr = relay_watch(relay, fds + 1);
-		if (poll(fds, 1 + nr, -1) < 0)
+		if (poll(fds, 1 + nr, relay_timeout(relay)) < 0)
 			continue;
 		ret = relay_step(relay, fds + 1, nr, err);
 		if (fds[0].revents)

@@ -450,7 +450,7 @@ def test_guest_that_does_not_let_go(tool, words):
     """A byte of an answer now and then keeps no machine alive."""
     tool.run("run", "-d", "--name", "held", *NONE, tool.image, "sleep", "1000", env={"FAKE_MACHINE": "dribble"})
     tool.run(*words, "held", timeout=2 * PATIENCE)
-    assert tool.ps()[0]["state"] == "exited"
+    tool.wait_state("held", "exited")
     tool.run("rm", "held")
     tool.check_nothing_left()
 

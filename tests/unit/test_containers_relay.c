@@ -166,8 +166,8 @@ static void a_guest_that_is_gone(void **state)
 	char bytes[4096] = { 0 };
 	struct pollfd fds[RELAY_FDS];
 	struct error err = { 0 };
+	unsigned int i, nr;
 	struct fixture f;
-	unsigned int i;
 
 	(void)state;
 	open_all(&f);
@@ -181,13 +181,49 @@ static void a_guest_that_is_gone(void **state)
 	close(f.guest);
 	f.guest = -1;
 	relay_signal(&f.relay, 15);
-	for (i = 0; i < 3 && poll(fds, relay_watch(&f.relay, fds), 0) > 0; i++)
-		assert_int_equal(relay_step(&f.relay, fds, relay_watch(&f.relay, fds), &err), 0);
+	for (i = 0; i < 3; i++) {
+		nr = relay_watch(&f.relay, fds);
+		if (poll(fds, nr, 0) == 0)
+			break;
+		assert_int_equal(relay_step(&f.relay, fds, nr, &err), 0);
+	}
 	assert_true(i < 3);
 	assert_int_equal(run(&f, &err), 0);
 	while (read(f.out[0], bytes, sizeof(bytes)) > 0)
 		;
 	assert_int_equal(run(&f, &err), -EPIPE);
+	close_all(&f);
+}
+
+/* A guest that waits for its last words to be taken hears now and then that somebody is there. */
+static void a_slow_reader(void **state)
+{
+	char bytes[4096] = { 0 };
+	struct pollfd fds[RELAY_FDS];
+	struct error err = { 0 };
+	struct fixture f;
+	unsigned int nr;
+	int i;
+
+	(void)state;
+	open_all(&f);
+	f.relay.started = true;
+	assert_int_equal(relay_timeout(&f.relay), -1);
+	while (write(f.out[1], bytes, sizeof(bytes)) > 0)
+		;
+	say(&f, FRAME_STDOUT, "the last word", 13);
+	for (i = 0; i < 3; i++) {
+		nr = relay_watch(&f.relay, fds);
+		assert_true(poll(fds, nr, 0) >= 0);
+		assert_int_equal(relay_step(&f.relay, fds, nr, &err), 0);
+	}
+	assert_true(f.relay.pending && relay_timeout(&f.relay) > 0 && relay_timeout(&f.relay) < 5000);
+	assert_int_equal(recv(f.guest, bytes, sizeof(bytes), MSG_DONTWAIT), -1);
+	f.relay.said_at -= relay_timeout(&f.relay);
+	fds[0].revents = fds[1].revents = 0;
+	assert_int_equal(relay_step(&f.relay, fds, 2, &err), 0);
+	assert_int_equal(recv(f.guest, bytes, sizeof(bytes), MSG_DONTWAIT), FRAME_HEADER + 14);
+	assert_memory_equal(bytes + FRAME_HEADER, "rows=0\0cols=0", 14);
 	close_all(&f);
 }
 
@@ -227,9 +263,13 @@ static void mutations(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_command_and_its_end),        cmocka_unit_test(frames),
-		cmocka_unit_test(the_exit_status_of_a_refusal), cmocka_unit_test(frames_without_end),
-		cmocka_unit_test(a_guest_that_is_gone),         cmocka_unit_test(mutations),
+		cmocka_unit_test(a_command_and_its_end),
+		cmocka_unit_test(frames),
+		cmocka_unit_test(the_exit_status_of_a_refusal),
+		cmocka_unit_test(frames_without_end),
+		cmocka_unit_test(a_guest_that_is_gone),
+		cmocka_unit_test(a_slow_reader),
+		cmocka_unit_test(mutations),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
