@@ -151,6 +151,7 @@ static int end_keeper(struct oci_container *c, struct error *err)
 int oci_remove(const struct oci_options *o, const struct places *places, struct oci_container *c, struct error *err)
 {
 	struct process jailer;
+	json_t *last = NULL;
 	struct stat st;
 	int ret = 0;
 
@@ -159,6 +160,11 @@ int oci_remove(const struct oci_options *o, const struct places *places, struct 
 		if (fstat(c->machine.dir, &st) == 0 && st.st_nlink == 0)
 			return 0;
 		return error_set(err, -EBUSY, "container \"%s\": somebody else is about to remove it", c->id);
+	}
+	/* What its keeper has said last, which may be after we looked. */
+	if (instance_load(&c->machine, &last, NULL) == 0) {
+		json_decref(c->state);
+		c->state = last;
 	}
 	/* A keeper that was killed takes its jailer along, which takes a moment. */
 	jailer = oci_state_process(c, "jailer");

@@ -264,15 +264,6 @@ static int check(struct creation *c, struct error *err)
 	return ret ? ret : oci_command_check(&c->spec, err);
 }
 
-/* The keeper has ended, and said in the state what there is. */
-static void clean_up(struct creation *c)
-{
-	json_decref(c->container.state);
-	c->container.state = NULL;
-	(void)instance_load(&c->container.machine, &c->container.state, NULL);
-	(void)oci_remove(c->options, c->places, &c->container, NULL);
-}
-
 static int make(struct creation *c, pid_t *keeper, struct error *err)
 {
 	int fds[2], ret;
@@ -301,7 +292,7 @@ static int make(struct creation *c, pid_t *keeper, struct error *err)
 		}
 	}
 	if (ret)
-		clean_up(c);
+		(void)oci_remove(c->options, c->places, &c->container, NULL);
 	return ret;
 }
 

@@ -54,15 +54,11 @@ static bool as_integer(const json_t *value, int64_t *out)
 	const double real = json_real_value(value);
 
 	*out = json_integer_value(value);
-	/* Engines have more than one way to write that there is no limit. */
-	if (real > EXACT_MAX && real <= LARGEST) {
-		*out = INT64_MAX;
-		return true;
-	}
-	if (!json_is_real(value) || real < -EXACT_MAX || real > EXACT_MAX)
+	if (!json_is_real(value) || real < -EXACT_MAX || real > LARGEST)
 		return json_is_integer(value);
-	*out = (int64_t)real;
-	return (double)*out == real;
+	/* Engines have more than one way to write that there is no limit. */
+	*out = real > EXACT_MAX ? INT64_MAX : (int64_t)real;
+	return real > EXACT_MAX || (double)*out == real;
 }
 
 /* A value that is not there leaves *out as it is. */
