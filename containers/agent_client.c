@@ -15,6 +15,33 @@
 
 #include "text.h"
 
+int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int64_t deadline_in(int patience_ms)
+{
+	return patience_ms < 0 ? INT64_MAX : now_ms() + patience_ms;
+}
+
+/* Whether it happens in time. */
+static bool wait_for(int fd, short events, int64_t deadline)
+{
+	struct pollfd poll_fd = { .fd = fd, .events = events };
+	int64_t left;
+	int ret;
+
+	do {
+		left = deadline - now_ms();
+		ret = poll(&poll_fd, 1, deadline == INT64_MAX ? -1 : left > 0 ? (int)left : 0);
+	} while (ret < 0 && errno == EINTR);
+	return ret > 0;
+}
+
 /* ---- requests ---- */
 
 static bool make_room(struct request *r, size_t more)
@@ -141,12 +168,12 @@ static int connect_in(const struct instance *i, struct error *err)
 /* "OK 1073741824\n", a byte at a time: what follows is the agent's. */
 static int read_answer(int fd, int patience_ms)
 {
-	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+	const int64_t deadline = deadline_in(patience_ms);
 	char line[32];
 	size_t len;
 
 	for (len = 0; len < sizeof(line); len++) {
-		if (poll(&poll_fd, 1, patience_ms) != 1 || read(fd, line + len, 1) != 1)
+		if (!wait_for(fd, POLLIN, deadline) || read(fd, line + len, 1) != 1)
 			return -ECONNREFUSED;
 		if (line[len] == '\n')
 			return len > 3 && memcmp(line, "OK ", 3) == 0 ? 0 : -EPROTO;
@@ -208,8 +235,11 @@ int agent_flush(struct agent_client *c, struct error *err)
 			continue;
 		if (n < 0 && errno == EAGAIN)
 			break;
-		if (n < 0)
+		if (n < 0) {
+			/* Nobody will ever take it. */
+			c->out_at = c->out_len = 0;
 			return error_set(err, -EPIPE, "the guest hung up");
+		}
 		c->out_at += (size_t)n;
 	}
 	/* What waits moves to the front, so that there is room whenever there can be. */
@@ -221,26 +251,19 @@ int agent_flush(struct agent_client *c, struct error *err)
 	return 0;
 }
 
-static int wait_for(int fd, short events, int patience_ms, struct error *err)
+static int no_answer(struct error *err)
 {
-	struct pollfd poll_fd = { .fd = fd, .events = events };
-	int ret;
-
-	do {
-		ret = poll(&poll_fd, 1, patience_ms);
-	} while (ret < 0 && errno == EINTR);
-	return ret > 0 ? 0 : error_set(err, -ETIMEDOUT, "the guest's agent does not answer");
+	return error_set(err, -ETIMEDOUT, "the guest's agent does not answer");
 }
 
 int agent_send(struct agent_client *c, enum frame_type type, const void *data, size_t len, struct error *err)
 {
+	const int64_t deadline = deadline_in(AGENT_PATIENCE_MS);
 	bool queued = agent_queue(c, type, data, len);
 	int ret = agent_flush(c, err);
 
 	while (!ret && (!queued || c->out_len > 0)) {
-		ret = wait_for(c->fd, POLLOUT, AGENT_PATIENCE_MS, err);
-		if (!ret)
-			ret = agent_flush(c, err);
+		ret = wait_for(c->fd, POLLOUT, deadline) ? agent_flush(c, err) : no_answer(err);
 		if (!queued)
 			queued = agent_queue(c, type, data, len);
 	}
@@ -270,13 +293,12 @@ int agent_receive(struct agent_client *c, struct error *err)
 
 int agent_next(struct agent_client *c, int patience_ms, struct error *err)
 {
+	const int64_t deadline = deadline_in(patience_ms);
 	int ret;
 
-	while ((ret = agent_receive(c, err)) == 0) {
-		ret = wait_for(c->fd, POLLIN, patience_ms, err);
-		if (ret)
-			return ret;
-	}
+	while ((ret = agent_receive(c, err)) == 0)
+		if (!wait_for(c->fd, POLLIN, deadline))
+			return no_answer(err);
 	return ret;
 }
 

@@ -12,6 +12,9 @@
 
 #define AGENT_PATIENCE_MS 60000 /* for an answer that takes the guest no time */
 
+/* now_ms - CLOCK_MONOTONIC in milliseconds, for deadlines. */
+int64_t now_ms(void);
+
 struct agent_client {
 	int fd; /* a stream socket that does not block */
 	struct frame_reader in;
@@ -59,13 +62,16 @@ int agent_check_reply(const struct agent_client *client, struct fields *fields, 
  */
 int agent_receive(struct agent_client *client, struct error *err);
 
-/* agent_next - the same, but waits for a frame for at most patience_ms (-1: for ever); then it is -ETIMEDOUT. */
+/* agent_next - the same, but waits for at most patience_ms until a frame is whole (-1: for ever); then it is
+ * -ETIMEDOUT.
+ */
 int agent_next(struct agent_client *client, int patience_ms, struct error *err);
 
 /* agent_room - whether a frame of len bytes can be queued. */
 bool agent_room(const struct agent_client *client, size_t len);
 
-/* agent_queue - put a frame behind those that wait; false: no room. agent_flush sends what the socket takes. */
+/* agent_queue - put a frame behind those that wait; false: no room. agent_flush sends what the socket takes, and
+ * forgets all of it when the guest is gone. */
 bool agent_queue(struct agent_client *client, enum frame_type type, const void *data, size_t len);
 int agent_flush(struct agent_client *client, struct error *err);
 

@@ -84,7 +84,7 @@ static void last_part(const char *path, char out[NAME_MAX + 1])
 
 /* ---- out of the container ---- */
 
-static int receive_file(struct agent_client *agent, const char *to, mode_t mode, struct error *err)
+static int receive_file(struct agent_client *agent, const char *to, mode_t mode, uint64_t max, struct error *err)
 {
 	/* Only what is a file, or nothing yet: a FIFO or device of that name is not what is meant. */
 	int fd = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC, mode & 0777);
@@ -104,6 +104,12 @@ static int receive_file(struct agent_client *agent, const char *to, mode_t mode,
 			ret = error_set(err, -EPROTO, "the guest's agent sent a frame that does not belong here");
 		if (ret || agent->in.len == 0)
 			break;
+		if (agent->in.len > max) {
+			ret = error_set(err, -EFBIG, "%s: the guest sends more (needs a larger --max-size)",
+					text_path_shown(to));
+			break;
+		}
+		max -= agent->in.len;
 		for (at = 0; at < agent->in.len && !ret; at += (size_t)n) {
 			n = write(fd, frame_payload(&agent->in) + at, agent->in.len - at);
 			if (n < 0)
@@ -117,7 +123,7 @@ static int receive_file(struct agent_client *agent, const char *to, mode_t mode,
 	return ret;
 }
 
-static int copy_file_out(const struct instance *i, const char *from, const char *to, struct error *err)
+static int copy_file_out(const struct instance *i, const char *from, const char *to, uint64_t max, struct error *err)
 {
 	struct agent_client *agent = NULL;
 	char path[PATH_MAX], name[NAME_MAX + 1];
@@ -131,13 +137,13 @@ static int copy_file_out(const struct instance *i, const char *from, const char 
 		mode = field_get(&fields, "mode");
 		last_part(from, name);
 		snprintf(path, sizeof(path), "%s%s%s", to, is_folder(to) ? "/" : "", is_folder(to) ? name : "");
-		ret = receive_file(agent, path, mode ? (mode_t)strtoul(mode, NULL, 8) : 0644, err);
+		ret = receive_file(agent, path, mode ? (mode_t)strtoul(mode, NULL, 8) : 0644, max, err);
 	}
 	agent_hang_up(agent);
 	return ret;
 }
 
-static int unpack(struct agent_client *agent, const char *to, struct error *err)
+static int unpack(struct agent_client *agent, const char *to, uint64_t max, struct error *err)
 {
 	struct tar_left left;
 	int root, ret;
@@ -147,14 +153,14 @@ static int unpack(struct agent_client *agent, const char *to, struct error *err)
 	root = open(to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (root < 0)
 		return error_set(err, -errno, "%s: %s", text_path_shown(to), strerror(errno));
-	ret = tar_receive(agent, root, &left, err);
+	ret = tar_receive(agent, root, max, &left, err);
 	close(root);
 	if (left.count > 0)
 		dprintf(STDERR_FILENO, RUN_NAME ": %lu left out, the first: %s\n", left.count, left.first);
 	return ret;
 }
 
-static int copy_out(const struct instance *i, const char *from, const char *to, struct error *err)
+static int copy_out(const struct instance *i, const char *from, const char *to, uint64_t max, struct error *err)
 {
 	struct agent_client *agent = NULL;
 	char path[PATH_MAX], name[NAME_MAX + 1];
@@ -169,9 +175,9 @@ static int copy_out(const struct instance *i, const char *from, const char *to, 
 			name[0] = '\0';
 		snprintf(path, sizeof(path), "%s%s%s", to, is_folder(to) && *name ? "/" : "",
 			 is_folder(to) ? name : "");
-		ret = unpack(agent, path, err);
+		ret = unpack(agent, path, max, err);
 	} else if (ret == -EREMOTEIO) {
-		ret = copy_file_out(i, from, to, err);
+		ret = copy_file_out(i, from, to, max, err);
 	} else {
 		*err = why;
 	}
@@ -262,7 +268,7 @@ int command_cp(struct options *o, const struct places *places)
 	if (instance_open(places, o->args[from ? 0 : 1], &instance, &err))
 		return complain(&err, EXIT_TOOL_FAILED);
 	if (from)
-		(void)copy_out(&instance, absolute, o->args[1], &err);
+		(void)copy_out(&instance, absolute, o->args[1], o->max_size, &err);
 	else
 		(void)copy_in(&instance, o->args[0], absolute, &err);
 	instance_close(&instance);

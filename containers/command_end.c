@@ -1,6 +1,7 @@
 /* command_end.c: `mayfly-run stop`, `kill`, `wait` and `rm`: containers' ends. */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 
 #define DIAL_PATIENCE_MS 5000
 #define END_PATIENCE_MS  20000 /* from the end of the command until its keeper has cleaned up */
+#define KILL_PATIENCE_MS 5000  /* from SIGKILL until the machine is ended for it */
 
 /* Does one thing to each container that is named, whatever became of the others. */
 static int for_each(struct options *o, const struct places *places,
@@ -73,6 +75,7 @@ static bool is_alive(const struct places *places, struct instance *i, json_t *st
 
 static int ask_to_stop(const struct instance *i, json_t *status, int64_t seconds, struct error *err)
 {
+	const int64_t patience = seconds * 1000 + DIAL_PATIENCE_MS;
 	json_t *signal = json_object_get(status, "stop_signal");
 	struct request request = { 0 };
 	struct agent_client *agent = NULL;
@@ -88,7 +91,7 @@ static int ask_to_stop(const struct instance *i, json_t *status, int64_t seconds
 	if (!ret)
 		ret = agent_request(agent, &request, err);
 	if (!ret)
-		ret = agent_reply(agent, (int)(seconds * 1000 + DIAL_PATIENCE_MS), &fields, err);
+		ret = agent_reply(agent, patience < INT_MAX ? (int)patience : INT_MAX, &fields, err);
 	agent_hang_up(agent);
 	request_free(&request);
 	return ret;
@@ -120,10 +123,11 @@ static int kill_one(struct instance *i, json_t *status, struct options *o, const
 		    struct error *err)
 {
 	const int number = o->signal ? signal_number(o->signal) : SIGKILL;
+	const struct process jailer = status_process(status, "jailer");
 	struct request request = { 0 };
 	struct agent_client *agent = NULL;
 	struct fields fields;
-	int ret;
+	int ret, patience;
 
 	if (!is_alive(places, i, status))
 		return error_set(err, -ESRCH, "%s: does not run", i->id);
@@ -135,9 +139,18 @@ static int kill_one(struct instance *i, json_t *status, struct options *o, const
 	if (!ret)
 		ret = agent_request(agent, &request, err);
 	if (!ret)
-		ret = agent_reply(agent, AGENT_PATIENCE_MS, &fields, err);
+		ret = agent_reply(agent, DIAL_PATIENCE_MS, &fields, err);
 	agent_hang_up(agent);
 	request_free(&request);
+	/* SIGKILL is not the guest's to refuse. */
+	if (number == SIGKILL) {
+		*err = (struct error){ 0 };
+		patience = ret ? 0 : KILL_PATIENCE_MS;
+		ret = 0;
+		/* Its keeper may have to wait for who reads its output. */
+		if (!wait_for_keeper(status, patience) && !process_end(&jailer, DIAL_PATIENCE_MS))
+			ret = error_set(err, -EBUSY, "%s: process %d (jailer) does not end", i->id, jailer.pid);
+	}
 	if (!ret)
 		printf("%s\n", i->id);
 	return ret;

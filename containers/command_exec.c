@@ -52,7 +52,7 @@ static int attend(struct relay *r, const struct options *o, struct error *err)
 
 	while (!ret) {
 		nr = relay_watch(r, fds + 1);
-		if (poll(fds, 1 + nr, -1) < 0)
+		if (poll(fds, 1 + nr, relay_timeout(r)) < 0)
 			continue;
 		if (fds[0].revents)
 			take_signals(fds[0].fd, r);

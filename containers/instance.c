@@ -16,10 +16,9 @@
 #include "jailer/remove.h"
 #include "text.h"
 
-#define LOCK_NAME    "lock"
 #define NAMES        "names"   /* links from names to ids */
 #define GLOBAL_LOCK  ".lock"   /* shared while an instance comes into being, alone while others are taken away */
-#define STATUS_MAX   (1 << 20) /* bytes; ours are far smaller */
+#define STATUS_MAX   (8 << 20) /* bytes: the largest configuration that an engine may give, and more */
 #define END_PATIENCE 3000      /* milliseconds for a process to end by itself */
 #define CREATE_TRIES 16
 
@@ -114,7 +113,7 @@ static void give_name_back(const struct places *p, const struct instance *i)
 
 /* ---- one instance ---- */
 
-static int make_id(char id[INSTANCE_ID_LEN + 1], struct error *err)
+int instance_make_id(char id[INSTANCE_ID_LEN + 1], struct error *err)
 {
 	static const char digits[] = "0123456789abcdef";
 	unsigned char bytes[INSTANCE_ID_LEN / 2];
@@ -148,7 +147,7 @@ static int open_folder(const struct places *p, const char *id, struct instance *
 
 static int open_lock(struct instance *i)
 {
-	return openat(i->dir, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return openat(i->dir, INSTANCE_LOCK, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 }
 
 static bool take_lock(struct instance *i, int how)
@@ -162,15 +161,30 @@ static bool take_lock(struct instance *i, int how)
 	return i->lock >= 0;
 }
 
-bool instance_try_lock(const struct places *p, struct instance *i)
+static bool try_lock(const struct places *p, struct instance *i, int how)
 {
 	/* Alone: while an instance comes into being there is a moment before its lock is taken. */
 	int all = p ? lock_all(p, LOCK_EX) : -1;
-	bool taken = take_lock(i, LOCK_EX | LOCK_NB);
+	bool taken = take_lock(i, how | LOCK_NB);
 
 	if (all >= 0)
 		close(all);
 	return taken;
+}
+
+bool instance_try_lock(const struct places *p, struct instance *i)
+{
+	return try_lock(p, i, LOCK_EX);
+}
+
+/* Whether nobody keeps it. Any number may look at the same time. */
+static bool is_free(const struct places *p, struct instance *i)
+{
+	if (!try_lock(p, i, LOCK_SH))
+		return false;
+	close(i->lock);
+	i->lock = -1;
+	return true;
 }
 
 static int create(const struct places *p, const char *name, struct instance *out, struct error *err)
@@ -179,7 +193,7 @@ static int create(const struct places *p, const char *name, struct instance *out
 	int tries, ret = 0;
 
 	for (tries = 0; tries < CREATE_TRIES; tries++) {
-		ret = make_id(id, err);
+		ret = instance_make_id(id, err);
 		if (ret || mkdirat(p->state, id, 0700) == 0)
 			break;
 		ret = error_set(err, -errno, "%s/%s: %s", text_path_shown(p->state_path), id, strerror(errno));
@@ -192,11 +206,11 @@ static int create(const struct places *p, const char *name, struct instance *out
 		return ret;
 	/* Whoever else has it only looks. */
 	if (!take_lock(out, LOCK_EX))
-		ret = fail(out, LOCK_NAME, err);
+		ret = fail(out, INSTANCE_LOCK, err);
 	else if (name)
 		ret = take_name(p, name, out->id, err);
 	if (ret) {
-		(void)remove_tree(p->state, out->id, LOCK_NAME, out->path, NULL);
+		(void)remove_tree(p->state, out->id, INSTANCE_LOCK, out->path, NULL);
 		instance_close(out);
 	}
 	return ret;
@@ -298,7 +312,12 @@ int instance_load(const struct instance *i, json_t **out, struct error *err)
 	*out = NULL;
 	if (fd < 0)
 		return fail(i, INSTANCE_STATUS, err);
-	if (fstat(fd, &st) || st.st_size > STATUS_MAX || !(text = malloc((size_t)st.st_size + 1))) {
+	if (fstat(fd, &st)) {
+		ret = fail(i, INSTANCE_STATUS, err);
+	} else if (st.st_size > STATUS_MAX) {
+		ret = error_set(err, -EFBIG, "%s/" INSTANCE_STATUS ": longer than %d MiB", text_path_shown(i->path),
+				STATUS_MAX >> 20);
+	} else if (!(text = malloc((size_t)st.st_size + 1))) {
 		ret = fail(i, INSTANCE_STATUS, err);
 	} else {
 		len = read(fd, text, (size_t)st.st_size);
@@ -320,15 +339,9 @@ enum instance_state instance_state(const struct places *p, struct instance *i, j
 
 	if (state && strcmp(state, "exited") == 0)
 		return INSTANCE_EXITED;
-	if (take_lock(i, LOCK_SH | LOCK_NB)) {
-		close(i->lock);
-		i->lock = -1;
-		if (instance_try_lock(p, i)) {
-			close(i->lock);
-			i->lock = -1;
-			return INSTANCE_DEAD;
-		}
-	}
+	/* The second look is for what comes into being; for that the folder of all is locked, which takes longer. */
+	if (is_free(NULL, i) && (!p || is_free(p, i)))
+		return INSTANCE_DEAD;
 	return state && strcmp(state, "running") == 0 ? INSTANCE_RUNNING : INSTANCE_CREATED;
 }
 
@@ -358,8 +371,7 @@ void instance_jails(const struct places *p, const struct instance *i, char out[P
 		snprintf(out, PATH_MAX, "%s", i->path);
 }
 
-/* What a jailer left that was killed. For users it is below the instance's folder and goes with that. */
-static int remove_jail(const struct places *p, const struct instance *i, struct error *err)
+int instance_remove_jail(const struct places *p, const struct instance *i, struct error *err)
 {
 	char path[PATH_MAX + 32], jails[PATH_MAX];
 	struct stat st;
@@ -406,12 +418,12 @@ int instance_remove(const struct places *p, struct instance *i, struct error *er
 	json_decref(status);
 	if (ret)
 		return ret;
-	ret = remove_jail(p, i, err);
+	ret = instance_remove_jail(p, i, err);
 	if (ret)
 		return ret;
 	all = lock_all(p, LOCK_EX);
 	give_name_back(p, i);
-	ret = remove_tree(p->state, i->id, LOCK_NAME, i->path, err);
+	ret = remove_tree(p->state, i->id, INSTANCE_LOCK, i->path, err);
 	if (all >= 0)
 		close(all);
 	return ret;

@@ -14,6 +14,7 @@
 #define INSTANCE_NAME_MAX 63
 
 /* Names in an instance's folder. */
+#define INSTANCE_LOCK   "lock"
 #define INSTANCE_CONFIG "config.json" /* of the microVM */
 #define INSTANCE_STATUS "status.json"
 #define INSTANCE_LOG    "log"
@@ -26,6 +27,9 @@ struct instance {
 	int dir;
 	int lock; /* held by the keeper as long as it lives; -1: not ours */
 };
+
+/* instance_make_id - a random id. */
+int instance_make_id(char id[INSTANCE_ID_LEN + 1], struct error *err);
 
 /* What an instance is by its status and its lock. */
 enum instance_state { INSTANCE_CREATED, INSTANCE_RUNNING, INSTANCE_EXITED, INSTANCE_DEAD };
@@ -57,11 +61,15 @@ int instance_save(const struct instance *instance, json_t *status, struct error 
 /* instance_load - read its status; *out is the caller's (json_decref). */
 int instance_load(const struct instance *instance, json_t **out, struct error *err);
 
-/* instance_state - what it is now. The lock is looked at, and not kept. places: as for instance_try_lock. */
+/* instance_state - what it is now. The lock is looked at together with whoever else looks, and not kept. places: as for
+ * instance_try_lock. */
 enum instance_state instance_state(const struct places *places, struct instance *instance, json_t *status);
 
 /* instance_jails - the folder that the jailer makes its jail in: for users in the instance's own, for root in data. */
 void instance_jails(const struct places *places, const struct instance *instance, char out[PATH_MAX]);
+
+/* instance_remove_jail - what a jailer left that was killed; for users it goes with the instance's folder. */
+int instance_remove_jail(const struct places *places, const struct instance *instance, struct error *err);
 
 /* instance_tidy - once its machine has ended, remove what was there for the machine. */
 void instance_tidy(const struct instance *instance);

@@ -56,14 +56,6 @@ struct life {
 	int64_t deadline; /* in ms of CLOCK_MONOTONIC; 0: none */
 };
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static void note_time(json_t *status, const char *key)
 {
 	struct timespec now;
@@ -293,11 +285,18 @@ static void take_signals(struct life *l)
 		relay_resize(&l->relay);
 }
 
+/* What a process does not notice that has made no arrangements. */
+static bool is_ignored(int number)
+{
+	return number == SIGCHLD || number == SIGCONT || number == SIGURG || number == SIGWINCH;
+}
+
 /* A command that does not end of SIGKILL, or never started, ends with its machine. */
 static void take_kill(struct life *l, int number)
 {
 	if (l->stage < RUNNING) {
-		give_up(l, 128 + number);
+		if (!is_ignored(number))
+			give_up(l, 128 + number);
 	} else if (l->stage == RUNNING) {
 		relay_signal(&l->relay, number);
 		l->killed |= number == SIGKILL;
@@ -354,12 +353,15 @@ static void step(struct life *l, struct error *err)
 	};
 	unsigned int nr = l->relay.agent ? relay_watch(&l->relay, fds + FIXED_FDS) : 0;
 	const int64_t left = l->deadline - now_ms();
+	int timeout = l->relay.agent ? relay_timeout(&l->relay) : -1;
 
 	if (l->deadline && left <= 0) {
 		time_is_up(l, err);
 		return;
 	}
-	if (poll(fds, FIXED_FDS + nr, l->deadline ? (int)left : -1) < 0)
+	if (l->deadline && (timeout < 0 || left < timeout))
+		timeout = (int)left;
+	if (poll(fds, FIXED_FDS + nr, timeout) < 0)
 		return;
 	if (fds[1].revents)
 		listen_to(&l->console, &l->machine.console);
@@ -487,8 +489,9 @@ int keeper_run(struct keeper *k, struct error *err)
 	network_close(k->config.network);
 	if (l.log.fd >= 0)
 		close(l.log.fd);
-	/* Of a command that never ran there is nothing to tell but what is said now. */
-	if (l.ran && !k->remove)
+	/* Of a command that never ran there is nothing to tell but what is said now, unless somebody else removes it.
+	 */
+	if ((l.ran && !k->remove) || k->control)
 		record_end(&l, err);
 	else if (instance_remove(k->places, k->instance, &left) && !err->code)
 		*err = left;

@@ -26,8 +26,8 @@ struct keeper {
 	bool log;             /* for `logs` */
 	bool remove;          /* leave nothing behind, not even the status */
 	int ready;            /* gets a byte once the command runs, and is closed in any case; -1: nobody asks */
-	int control; /* listens for words (control.h); the command waits for "start". 0: there is none, and it runs at
-			once */
+	int control; /* listens for words (control.h); the command waits for "start", and who started us removes what
+			is left. 0: there is none, and it runs at once */
 	/* The guest is there, its command not yet started; NULL: nothing more to do. Returns 0 or an error. */
 	int (*prepare)(struct keeper *keeper, struct error *err);
 	void *owner; /* for prepare */

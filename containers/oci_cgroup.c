@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,6 +17,7 @@
 #define TOP          "/sys/fs/cgroup"
 #define VALUE        96
 #define REMOVE_TRIES 200 /* of 10 ms: a killed process leaves its cgroup when it is gone */
+#define LEAVE_TRIES  20  /* the same where nothing is killed */
 
 /* Hierarchies of version 1 that count or limit something of a machine; others are left to whoever made them. */
 static const char *const controllers[] = { "memory", "cpu",     "cpuacct", "pids",    "cpuset",
@@ -183,11 +183,56 @@ static void inherit_cpuset(const char *folder)
 	}
 }
 
-/* Each folder on the way, with its controllers handed on to the next. */
+/* Each PID of a list that the kernel gives. */
+static void each_pid(const char *name, int delimiter, void (*visit)(pid_t pid, void *arg), void *arg)
+{
+	FILE *file = fopen(name, "re");
+	char *word = NULL;
+	size_t room = 0;
+	long pid;
+
+	while (file && getdelim(&word, &room, delimiter, file) > 0) {
+		pid = strtol(word, NULL, 10);
+		/* 0 is of a namespace that we do not see. */
+		if (pid > 0)
+			visit((pid_t)pid, arg);
+	}
+	free(word);
+	if (file)
+		fclose(file);
+}
+
+static void each_in(const char *folder, void (*visit)(pid_t pid, void *arg), void *arg)
+{
+	char path[PATH_MAX + 64];
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
+	each_pid(path, '\n', visit, arg);
+}
+
+static void note(pid_t pid, void *arg)
+{
+	(void)pid;
+	*(bool *)arg = true;
+}
+
+/* That processes or cgroups are in it, which must not end with the container. */
+static bool is_used(const char *folder)
+{
+	bool used = false;
+	struct stat st;
+
+	each_in(folder, note, &used);
+	return used || (stat(folder, &st) == 0 && st.st_nlink > 2);
+}
+
+/* Each folder on the way, with its controllers handed on to the next. Returns 1 when it made the last, 0: it was there.
+ */
 static int make_folders(char folder[PATH_MAX], size_t top, const char *controller, struct error *err)
 {
 	const bool v2 = is_v2();
 	char *slash = folder + top, word[16];
+	bool made = false;
 	unsigned int i;
 
 	while (slash) {
@@ -200,14 +245,18 @@ static int make_folders(char folder[PATH_MAX], size_t top, const char *controlle
 		slash = strchr(slash + 1, '/');
 		if (slash)
 			*slash = '\0';
-		if (mkdir(folder, 0755) && errno != EEXIST)
+		made = mkdir(folder, 0755) == 0;
+		if (!made && errno != EEXIST)
 			return error_set(err, -errno, "cgroup: %s: %s", text_path_shown(folder), strerror(errno));
 		if (!v2 && strcmp(controller, "cpuset") == 0)
 			inherit_cpuset(folder);
 		if (slash)
 			*slash = '/';
 	}
-	return 0;
+	if (!made && is_used(folder))
+		return error_set(err, -EBUSY, "linux.cgroupsPath: %s: in use (needs to be the container's own)",
+				 text_path_shown(folder));
+	return made;
 }
 
 static int join(const char *controller, const char *path, pid_t process, struct error *err)
@@ -223,43 +272,42 @@ static int join(const char *controller, const char *path, pid_t process, struct 
 		   : 0;
 }
 
-int oci_cgroup_join(const char *path, const struct oci_resources *resources, struct error *err)
+int oci_cgroup_join(const char *path, const struct oci_resources *resources, bool *made, struct error *err)
 {
 	const unsigned int nr = is_v2() ? 1 : NR_CONTROLLERS;
 	char folder[PATH_MAX];
 	unsigned int i;
 	int ret = 0;
 
-	for (i = 0; !ret && i < nr; i++)
-		if (place(folder, controllers[i], path))
+	*made = false;
+	for (i = 0; ret >= 0 && i < nr; i++)
+		if (place(folder, controllers[i], path)) {
 			ret = make_folders(folder, strlen(folder) - strlen(path), controllers[i], err);
-	if (!ret)
+			*made |= ret > 0;
+		}
+	if (ret >= 0)
 		ret = oci_cgroup_limit(path, resources, err);
 	for (i = 0; !ret && i < nr; i++)
 		ret = join(controllers[i], path, getpid(), err);
 	return ret;
 }
 
+static void enter(pid_t pid, void *path)
+{
+	oci_cgroup_enter(path, pid);
+}
+
 /* Parents first: what they start later begins where they are. */
 void oci_cgroup_enter(const char *path, pid_t pid)
 {
 	const unsigned int nr = is_v2() ? 1 : NR_CONTROLLERS;
-	char name[64], text[1024], *at, *end;
+	char name[64];
 	unsigned int i;
-	ssize_t n;
-	long child;
-	int fd;
 
 	for (i = 0; i < nr; i++)
 		(void)join(controllers[i], path, pid, NULL);
 	snprintf(name, sizeof(name), "/proc/%d/task/%d/children", pid, pid);
-	fd = open(name, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (fd >= 0)
-		close(fd);
-	text[n > 0 ? n : 0] = '\0';
-	for (at = text; (child = strtol(at, &end, 10)) > 1 && end != at; at = end)
-		oci_cgroup_enter(path, (pid_t)child);
+	each_pid(name, ' ', enter, (void *)(uintptr_t)path);
 }
 
 void oci_cgroup_current(char out[PATH_MAX])
@@ -303,27 +351,28 @@ ssize_t oci_cgroup_read(const char *path, const char *controller, const char *fi
 	return n;
 }
 
-static void kill_all(const char *folder)
+void oci_cgroup_pids(const char *path, void (*visit)(pid_t pid, void *arg), void *arg)
 {
-	char path[PATH_MAX + 64], text[4096], *at, *end;
-	ssize_t n;
-	long pid;
-	int fd;
+	char folder[PATH_MAX];
 
-	if (write_file(folder, "cgroup.kill", "1") == 0)
-		return;
-	snprintf(path, sizeof(path), "%s/cgroup.procs", folder);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (fd >= 0)
-		close(fd);
-	text[n > 0 ? n : 0] = '\0';
-	for (at = text; (pid = strtol(at, &end, 10)) > 1 && end != at; at = end)
-		if (pid != getpid())
-			(void)kill((pid_t)pid, SIGKILL);
+	if (place(folder, "pids", path))
+		each_in(folder, visit, arg);
 }
 
-void oci_cgroup_remove(const char *path)
+static void kill_one(pid_t pid, void *arg)
+{
+	(void)arg;
+	if (pid > 1 && pid != getpid())
+		(void)kill(pid, SIGKILL);
+}
+
+static void kill_all(const char *folder)
+{
+	if (write_file(folder, "cgroup.kill", "1"))
+		each_in(folder, kill_one, NULL);
+}
+
+void oci_cgroup_remove(const char *path, bool made)
 {
 	const unsigned int nr = is_v2() ? 1 : NR_CONTROLLERS;
 	const struct timespec moment = { .tv_nsec = 10000000 };
@@ -333,9 +382,10 @@ void oci_cgroup_remove(const char *path)
 	for (i = 0; i < nr; i++) {
 		if (!place(folder, controllers[i], path))
 			continue;
-		for (tries = 0; rmdir(folder) && errno == EBUSY && tries < REMOVE_TRIES; tries++) {
+		for (tries = 0; rmdir(folder) && errno == EBUSY && tries < (made ? REMOVE_TRIES : LEAVE_TRIES);
+		     tries++) {
 			/* What has just ended takes a moment to leave; what goes on is ended. */
-			if (tries % 50 == 10)
+			if (made && tries % 50 == 10)
 				kill_all(folder);
 			(void)nanosleep(&moment, NULL);
 		}

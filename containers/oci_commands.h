@@ -4,6 +4,7 @@
 
 #include "error.h"
 #include "oci_options.h"
+#include "oci_state.h"
 #include "places.h"
 
 int oci_create(const struct oci_options *options, const struct places *places, struct error *err);
@@ -21,6 +22,10 @@ int oci_update(const struct oci_options *options, const struct places *places, s
 int oci_events(const struct oci_options *options, const struct places *places, struct error *err);
 int oci_features(const struct oci_options *options, const struct places *places, struct error *err);
 int oci_example(const struct oci_options *options, const struct places *places, struct error *err);
+
+/* oci_remove - what is left of a container whose keeper has ended: its jailer, cgroup, jail and folder. */
+int oci_remove(const struct oci_options *options, const struct places *places, struct oci_container *container,
+	       struct error *err);
 
 /* oci_report - write err as one line to standard error, and where --log says. */
 void oci_report(const struct oci_options *options, const struct error *err);

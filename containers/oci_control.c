@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "agent_client.h"
@@ -18,8 +19,11 @@
 #include "signal_names.h"
 #include "text.h"
 
-#define END_PATIENCE_MS 30000 /* from SIGKILL to the keeper's end: the machine's own patience, and its jail removed */
-#define API_PATIENCE_MS 30000
+#define START_PATIENCE_MS  180000 /* the keeper bounds each step itself */
+#define KILL_PATIENCE_MS   5000   /* that a signal is taken */
+#define END_PATIENCE_MS    30000 /* from SIGKILL to the keeper's end: the machine's own patience, and its jail removed */
+#define JAILER_PATIENCE_MS 5000
+#define API_PATIENCE_MS    30000
 
 /* ---- start, kill ---- */
 
@@ -36,7 +40,7 @@ int oci_start(const struct oci_options *o, const struct places *places, struct e
 	if (strcmp(status, "created") != 0)
 		ret = error_set(err, -EINVAL, "cannot start a container that is %s", status);
 	else
-		ret = oci_control_ask(&c, CONTROL_START, err);
+		ret = oci_control_ask(&c, CONTROL_START, START_PATIENCE_MS, err);
 	oci_state_close(&c);
 	return ret ? -1 : 0;
 }
@@ -50,7 +54,7 @@ static void kill_others(const struct oci_container *c, int number)
 
 	if (agent_dial(&c->machine, 1000, &agent, NULL))
 		return;
-	request_add(&request, "version", "1");
+	request_add_number(&request, "version", AGENT_PROTOCOL);
 	request_add(&request, "op", "kill");
 	request_add(&request, "all", "1");
 	request_add(&request, "pid", "main");
@@ -61,22 +65,35 @@ static void kill_others(const struct oci_container *c, int number)
 	agent_hang_up(agent);
 }
 
+/* The microVM ends with its keeper. */
+static int kill_keeper(const struct process *keeper, struct error *err)
+{
+	int ret = process_signal(keeper, SIGKILL);
+
+	if (ret && ret != -ESRCH)
+		return error_set(err, ret, "process %d: %s", keeper->pid, strerror(-ret));
+	*err = (struct error){ 0 };
+	return 0;
+}
+
 static int send_signal(const struct oci_options *o, struct oci_container *c, int number, struct error *err)
 {
+	const struct process keeper = oci_state_process(c, "keeper");
 	char word[CONTROL_WORD];
-	int pid;
+	int pid, ret;
 	const char *status = oci_state_status(c, &pid);
 
 	/* Engines look for these words. */
 	if (strcmp(status, "stopped") == 0)
 		return error_set(err, -ESRCH, "container not running");
-	/* A machine that stands still cannot end its command. */
-	if (strcmp(status, "paused") == 0 && number == SIGKILL)
-		return kill(pid, SIGKILL) ? error_set(err, -errno, "%s", strerror(errno)) : 0;
+	/* A machine that stands still cannot end its command, and one that is not there yet has none. */
+	if (number == SIGKILL && (strcmp(status, "paused") == 0 || strcmp(status, "creating") == 0))
+		return kill_keeper(&keeper, err);
 	if (o->all && strcmp(status, "running") == 0 && number != SIGKILL)
 		kill_others(c, number);
 	snprintf(word, sizeof(word), CONTROL_KILL "%d", number);
-	return oci_control_ask(c, word, err);
+	ret = oci_control_ask(c, word, KILL_PATIENCE_MS, err);
+	return ret == -ETIMEDOUT && number == SIGKILL ? kill_keeper(&keeper, err) : ret;
 }
 
 int oci_kill(const struct oci_options *o, const struct places *places, struct error *err)
@@ -111,29 +128,17 @@ static void wait_for_end(const struct process *keeper)
 	close(fd);
 }
 
-/* What a keeper leaves that was killed: the jailer ends by itself then, and takes a moment. */
-static void end_machine(const struct oci_container *c, const struct places *places)
-{
-	const struct process jailer = oci_state_process(c, "jailer");
-	char path[PATH_MAX + 64];
-	int i;
-
-	(void)process_end(&jailer, 5000);
-	snprintf(path, sizeof(path), "%s/jails/mayfly/%s", places->data_path, c->machine.id);
-	for (i = 0; i < 100 && *c->machine.id && access(path, F_OK) == 0; i++)
-		(void)poll(NULL, 0, 10);
-}
-
 static int end_keeper(struct oci_container *c, struct error *err)
 {
 	const struct process keeper = oci_state_process(c, "keeper");
 	int pid;
 
-	if (strcmp(oci_state_status(c, &pid), "stopped") == 0)
+	const char *status = oci_state_status(c, &pid);
+
+	if (strcmp(status, "stopped") == 0)
 		return 0;
-	if (strcmp(oci_state_status(c, &pid), "paused") != 0)
-		(void)oci_control_ask(c, CONTROL_KILL "9", NULL);
-	else
+	if (strcmp(status, "paused") == 0 || strcmp(status, "creating") == 0 ||
+	    oci_control_ask(c, CONTROL_KILL "9", KILL_PATIENCE_MS, NULL) == -ETIMEDOUT)
 		(void)process_end(&keeper, 0);
 	wait_for_end(&keeper);
 	if (strcmp(oci_state_status(c, &pid), "stopped") == 0)
@@ -143,12 +148,43 @@ static int end_keeper(struct oci_container *c, struct error *err)
 	return error_set(err, -EBUSY, "container \"%s\" does not end", c->id);
 }
 
+int oci_remove(const struct oci_options *o, const struct places *places, struct oci_container *c, struct error *err)
+{
+	struct process jailer;
+	json_t *last = NULL;
+	struct stat st;
+	int ret = 0;
+
+	if (!oci_state_lock(c)) {
+		/* Somebody else has removed it. */
+		if (fstat(c->machine.dir, &st) == 0 && st.st_nlink == 0)
+			return 0;
+		return error_set(err, -EBUSY, "container \"%s\": somebody else is about to remove it", c->id);
+	}
+	/* What its keeper has said last, which may be after we looked. */
+	if (instance_load(&c->machine, &last, NULL) == 0) {
+		json_decref(c->state);
+		c->state = last;
+	}
+	/* A keeper that was killed takes its jailer along, which takes a moment. */
+	jailer = oci_state_process(c, "jailer");
+	if (!process_end(&jailer, JAILER_PATIENCE_MS))
+		return error_set(err, -EBUSY, "container \"%s\": process %d (jailer) does not end", c->id, jailer.pid);
+	if (*oci_state_text(c, "cgroup"))
+		oci_cgroup_remove(oci_state_text(c, "cgroup"), json_is_true(json_object_get(c->state, "cgroup_made")));
+	if (*c->machine.id)
+		ret = instance_remove_jail(places, &c->machine, err);
+	return ret ? ret : oci_state_remove(o->root, c, err);
+}
+
 int oci_delete(const struct oci_options *o, const struct places *places, struct error *err)
 {
 	struct oci_container c;
-	int ret = oci_state_open(o->root, o->id, &c, err), pid;
+	int ret = oci_state_settle(o->root, o->id, err), pid;
 	const char *status;
 
+	if (!ret)
+		ret = oci_state_open(o->root, o->id, &c, err);
 	if (ret == -ENOENT && o->force)
 		return 0;
 	if (ret)
@@ -158,12 +194,8 @@ int oci_delete(const struct oci_options *o, const struct places *places, struct 
 		ret = error_set(err, -EBUSY, "cannot delete container \"%s\" that is not stopped: %s", c.id, status);
 	else
 		ret = end_keeper(&c, err);
-	if (!ret) {
-		end_machine(&c, places);
-		if (*oci_state_text(&c, "cgroup"))
-			oci_cgroup_remove(oci_state_text(&c, "cgroup"));
-		ret = oci_state_remove(o->root, &c, err);
-	}
+	if (!ret)
+		ret = oci_remove(o, places, &c, err);
 	oci_state_close(&c);
 	return ret ? -1 : 0;
 }

@@ -164,8 +164,11 @@ static int keep_sandbox(struct creation *c, int control)
 	return number == SIGKILL ? 128 + SIGKILL : 0;
 }
 
-/* The state as engines are told it; the machine's keeper adds what it finds out. */
-static void describe(struct creation *c)
+/*
+ * The state as engines are told it; the machine's keeper adds what it finds out. Saved before there is anything else,
+ * so that whoever deletes the container finds it all.
+ */
+static int describe(struct creation *c, struct error *err)
 {
 	const struct process self = process_find(getpid());
 	json_t *state = c->container.state;
@@ -176,6 +179,7 @@ static void describe(struct creation *c)
 	clock_gettime(CLOCK_REALTIME, &now);
 	len = text_time(created, sizeof(created) - 2, &now);
 	snprintf(created + len, sizeof(created) - len, "Z");
+	json_object_set_new(state, "state", json_string("creating"));
 	json_object_set_new(state, "machine", json_string(c->container.machine.id));
 	json_object_set_new(state, "bundle", json_string(c->bundle));
 	json_object_set_new(state, "rootfs", json_string(c->spec.root));
@@ -187,6 +191,7 @@ static void describe(struct creation *c)
 	if (c->spec.annotations)
 		json_object_set(state, "annotations", c->spec.annotations);
 	status_set_process(state, "keeper", &self);
+	return oci_state_save(&c->container, err);
 }
 
 /*
@@ -196,10 +201,14 @@ static void describe(struct creation *c)
 static int join_cgroup(struct creation *c, struct error *err)
 {
 	char before[PATH_MAX];
+	bool made = false;
 	int ret, fd;
 
 	oci_cgroup_current(before);
-	ret = oci_cgroup_join(c->cgroup, &c->spec.resources, err);
+	ret = oci_cgroup_join(c->cgroup, &c->spec.resources, &made, err);
+	json_object_set_new(c->container.state, "cgroup_made", json_boolean(made));
+	if (oci_state_save(&c->container, ret ? NULL : err) && !ret)
+		ret = err->code;
 	if (ret || c->spec.sandbox)
 		return ret;
 	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
@@ -218,8 +227,9 @@ static void keep(struct creation *c)
 
 	(void)setsid();
 	(void)!chdir("/");
-	describe(c);
-	ret = oci_network_join(c->spec.netns, &err);
+	ret = describe(c, &err);
+	if (!ret)
+		ret = oci_network_join(c->spec.netns, &err);
 	if (!ret)
 		ret = join_cgroup(c, &err);
 	control = ret ? -1 : oci_control_listen(&c->container, OCI_CONTROL, SOCK_SEQPACKET, &err);
@@ -274,11 +284,16 @@ static int make(struct creation *c, pid_t *keeper, struct error *err)
 	if (!ret)
 		ret = oci_keeper_await(fds[0], *keeper, "the container's keeper was killed", err);
 	close(fds[0]);
-	if (ret) {
-		oci_cgroup_remove(c->cgroup);
-		(void)oci_state_remove(c->options->root, &c->container, NULL);
+	if (!ret) {
+		ret = oci_pid_write(c->options->pid_file, *keeper, err);
+		if (ret) {
+			(void)kill(*keeper, SIGKILL);
+			(void)waitpid(*keeper, NULL, 0);
+		}
 	}
-	return ret ? ret : oci_pid_write(c->options->pid_file, *keeper, err);
+	if (ret)
+		(void)oci_remove(c->options, c->places, &c->container, NULL);
+	return ret;
 }
 
 static int create(const struct oci_options *o, const struct places *places, pid_t *keeper, struct error *err)
@@ -317,8 +332,8 @@ int oci_create(const struct oci_options *o, const struct places *places, struct 
 int oci_run(const struct oci_options *o, const struct places *places, struct error *err)
 {
 	struct oci_options remove = *o;
-	int status = 0;
 	pid_t keeper = -1;
+	int status;
 
 	if (create(o, places, &keeper, err))
 		return -1;
@@ -329,9 +344,6 @@ int oci_run(const struct oci_options *o, const struct places *places, struct err
 	}
 	if (o->detach)
 		return 0;
-	while (waitpid(keeper, &status, 0) < 0 && errno == EINTR)
-		;
-	if (oci_delete(&remove, places, err))
-		return -1;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	status = oci_keeper_wait(keeper);
+	return oci_delete(&remove, places, err) ? -1 : status;
 }

@@ -198,14 +198,18 @@ static int send_file(struct agent_client *agent, int fd, struct error *err)
 {
 	char data[16384];
 	size_t sent = 0;
-	ssize_t n;
+	ssize_t n = 0;
 	int ret = 0;
 
-	/* A file that grows meanwhile is cut, as it was promised to be small. */
-	while (!ret && (n = read(fd, data, sizeof(data))) > 0 && sent < OCI_FILE_MAX) {
-		ret = agent_send(agent, FRAME_DATA, data, (size_t)n, err);
+	while (!ret && (n = read(fd, data, sizeof(data))) > 0) {
 		sent += (size_t)n;
+		if (sent > OCI_FILE_MAX)
+			ret = error_set(err, -EFBIG, "a file of more than 1 MiB");
+		else
+			ret = agent_send(agent, FRAME_DATA, data, (size_t)n, err);
 	}
+	if (!ret && n < 0)
+		ret = error_set(err, -errno, "%s", strerror(errno));
 	return ret ? ret : agent_send(agent, FRAME_DATA, NULL, 0, err);
 }
 
@@ -219,7 +223,7 @@ static int put_folder(const struct oci_mount *m, const struct instance *instance
 
 	if (ret)
 		return ret;
-	request_add(&request, "version", "1");
+	request_add_number(&request, "version", AGENT_PROTOCOL);
 	request_add(&request, "op", "put");
 	request_add(&request, "path", "/");
 	request_add(&request, "tar", "1");
@@ -245,7 +249,7 @@ static int put_file(const struct oci_mount *m, int fd, const struct stat *st, co
 	if (ret)
 		return ret;
 	snprintf(mode, sizeof(mode), "%04o", st->st_mode & 07777);
-	request_add(&request, "version", "1");
+	request_add_number(&request, "version", AGENT_PROTOCOL);
 	request_add(&request, "op", "put");
 	request_add(&request, "path", m->destination);
 	request_add(&request, "mode", mode);
@@ -271,11 +275,16 @@ static int put(const struct oci_mount *m, const struct instance *instance, struc
 	/* Read-only folders are disks. */
 	if (S_ISDIR(st.st_mode))
 		return m->read_only ? 0 : put_folder(m, instance, err);
-	fd = open(m->source, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return error_set(err, -errno, "%s", strerror(errno));
-	ret = put_file(m, fd, &st, instance, err);
-	close(fd);
+	/* It may be another than was checked: a FIFO would have us wait. */
+	fd = open(m->source, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		ret = error_set(err, -errno, "%s", strerror(errno));
+	else if (!S_ISREG(st.st_mode))
+		ret = error_set(err, -ENOTSUP, "neither a file nor a folder any more");
+	else
+		ret = put_file(m, fd, &st, instance, err);
+	if (fd >= 0)
+		close(fd);
 	return ret;
 }
 

@@ -51,7 +51,8 @@ static int parse_user(const char *text, json_t *user, struct error *err)
 static json_t *from_options(const struct execution *x, struct error *err)
 {
 	const struct oci_options *o = x->options;
-	json_t *json = json_deep_copy(json_object_get(x->container->state, "process")), *args = json_array(), *env;
+	json_t *json = json_deep_copy(json_object_get(x->container->state, "process")), *args = json_array(), *env,
+	       *user;
 	unsigned int n;
 	int i;
 
@@ -68,7 +69,12 @@ static json_t *from_options(const struct execution *x, struct error *err)
 	}
 	for (n = 0; n < o->nr_env; n++)
 		json_array_append_new(env, json_string(o->env[n]));
-	if (!o->user || parse_user(o->user, json_object_get(json, "user"), err) == 0)
+	user = json_object_get(json, "user");
+	if (o->user && !json_is_object(user)) {
+		user = json_object();
+		json_object_set_new(json, "user", user);
+	}
+	if (!o->user || parse_user(o->user, user, err) == 0)
 		return json;
 	json_decref(json);
 	return NULL;
@@ -134,7 +140,7 @@ static int relay_all(struct execution *x, struct relay *relay, struct error *err
 	fds[0] = (struct pollfd){ .fd = watch_signals(), .events = POLLIN };
 	while (!ret) {
 		nr = relay_watch(relay, fds + 1);
-		if (poll(fds, 1 + nr, -1) < 0)
+		if (poll(fds, 1 + nr, relay_timeout(relay)) < 0)
 			continue;
 		ret = relay_step(relay, fds + 1, nr, err);
 		if (fds[0].revents)
@@ -207,7 +213,7 @@ static void keep(struct execution *x)
 
 static int start(struct execution *x, struct error *err)
 {
-	int fds[2], status = 0, ret;
+	int fds[2], ret;
 	pid_t keeper;
 
 	if (pipe2(fds, O_CLOEXEC))
@@ -222,13 +228,12 @@ static int start(struct execution *x, struct error *err)
 	ret = keeper < 0 ? error_set(err, -errno, "fork: %s", strerror(errno))
 			 : oci_keeper_await(fds[0], keeper, "exec failed: it was killed", err);
 	close(fds[0]);
-	if (!ret)
+	if (!ret) {
 		ret = oci_pid_write(x->options->pid_file, keeper, err);
-	if (ret || x->options->detach)
-		return ret;
-	while (waitpid(keeper, &status, 0) < 0 && errno == EINTR)
-		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+		if (ret)
+			(void)kill(keeper, SIGKILL);
+	}
+	return ret || x->options->detach ? ret : oci_keeper_wait(keeper);
 }
 
 int oci_exec(const struct oci_options *o, const struct places *places, struct error *err)

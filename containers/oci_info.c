@@ -99,16 +99,17 @@ int oci_list(const struct oci_options *o, const struct places *places, struct er
 
 /* ---- ps ---- */
 
+static void add_pid(pid_t pid, void *list)
+{
+	json_array_append_new(list, json_integer(pid));
+}
+
 /* Engines know processes by the PIDs that they have here: of the keeper, and of what an exec left to be waited for. */
 static int print_host_pids(const struct oci_container *c)
 {
-	char text[8192], *at = text, *end;
 	json_t *list = json_array();
-	long pid;
 
-	(void)oci_cgroup_read(oci_state_text(c, "cgroup"), "pids", "cgroup.procs", text, sizeof(text));
-	for (; (pid = strtol(at, &end, 10)) > 0 && end != at; at = end)
-		json_array_append_new(list, json_integer(pid));
+	oci_cgroup_pids(oci_state_text(c, "cgroup"), add_pid, list);
 	return print(list, JSON_COMPACT);
 }
 
@@ -123,7 +124,7 @@ static int print_processes(const struct oci_container *c, struct error *err)
 
 	if (ret)
 		return ret;
-	request_add(&request, "version", "1");
+	request_add_number(&request, "version", AGENT_PROTOCOL);
 	request_add(&request, "op", "list");
 	ret = agent_request(agent, &request, err);
 	if (!ret)

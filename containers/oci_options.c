@@ -46,7 +46,7 @@ static const struct option {
 	{ "log-format", 0, GLOBAL, "text|json", "of that file [text]", INTO(log_format) },
 	{ "debug", 0, GLOBAL, NULL, NULL, INTO(nothing) },
 	{ "systemd-cgroup", 0, GLOBAL, NULL, "cgroupsPath is SLICE:PREFIX:NAME (told by its colons anyway)",
-	  INTO(systemd_cgroup) },
+	  INTO(nothing) },
 	{ "rootless", 0, GLOBAL, "", NULL, INTO(unused) },
 	{ "criu", 0, GLOBAL, "", NULL, INTO(unused) },
 	{ "cgroup-manager", 0, GLOBAL, "", NULL, INTO(unused) },

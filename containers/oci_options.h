@@ -38,7 +38,7 @@ struct oci_options {
 	const char *root, *log, *log_format, *id;
 	const char *bundle, *pid_file, *console_socket, *process, *cwd, *user, *format, *resources, *signal;
 	const char *unused; /* of options that mean nothing here */
-	bool systemd_cgroup, detach, force, all, tty, stats, quiet, nothing;
+	bool detach, force, all, tty, stats, quiet, nothing;
 	const char *env[OCI_ENV_MAX];
 	unsigned int nr_env;
 	char **args; /* behind the container's id, ended by NULL */

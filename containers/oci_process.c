@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,7 +72,7 @@ void oci_process_request(const struct oci_process *p, const char *op, bool root_
 	char text[32];
 	unsigned int i;
 
-	request_add(r, "version", "1");
+	request_add_number(r, "version", AGENT_PROTOCOL);
 	request_add(r, "op", op);
 	/* What the engine says is all: nothing of a configuration that lies in the image counts. */
 	if (strcmp(op, "main") == 0)
@@ -181,6 +182,28 @@ int oci_keeper_await(int fd, pid_t keeper, const char *killed, struct error *err
 	return error_set(err, -EIO, "%s", len ? sentence : killed);
 }
 
+int oci_keeper_wait(pid_t keeper)
+{
+	static const int forwarded[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH };
+	int status = 0, number;
+	unsigned int i;
+	sigset_t set;
+
+	/* Whoever started us may have ignored it, and then no end would be told. */
+	(void)signal(SIGCHLD, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	for (i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
+		sigaddset(&set, forwarded[i]);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	while (waitpid(keeper, &status, WNOHANG) == 0) {
+		number = sigwaitinfo(&set, NULL);
+		if (number > 0 && number != SIGCHLD)
+			(void)kill(keeper, number);
+	}
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
 int oci_pid_write(const char *path, int pid, struct error *err)
 {
 	char fresh[PATH_MAX];
@@ -190,7 +213,8 @@ int oci_pid_write(const char *path, int pid, struct error *err)
 		return 0;
 	if (snprintf(fresh, sizeof(fresh), "%s.mayfly", path) >= PATH_MAX)
 		return error_set(err, -ENAMETOOLONG, "--pid-file: the path is too long");
-	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	(void)unlink(fresh);
+	fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (fd < 0 || dprintf(fd, "%d", pid) < 0 || rename(fresh, path))
 		ret = error_set(err, -errno, "--pid-file: %s: %s", text_path_shown(path), strerror(errno));
 	if (fd >= 0)

@@ -22,6 +22,9 @@ int oci_console_open(const char *socket_path, const struct oci_process *process,
  */
 int oci_keeper_await(int fd, pid_t keeper, const char *killed, struct error *err);
 
+/* oci_keeper_wait - wait for the keeper's end, and hand on what signals we get meanwhile. Returns its exit status. */
+int oci_keeper_wait(pid_t keeper);
+
 /* oci_pid_write - the file that engines read a PID from: whole from the moment that it has its name. */
 int oci_pid_write(const char *path, int pid, struct error *err);
 

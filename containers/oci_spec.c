@@ -44,7 +44,9 @@ static int get_flag(json_t *from, const char *where, const char *key, bool *out,
 	return !value || json_is_boolean(value) ? 0 : needs(err, where, key, "true or false");
 }
 
-#define EXACT_MAX 4611686018427387904.0 /* 2^62 */
+#define EXACT_MAX 4611686018427387904.0  /* 2^62 */
+#define LARGEST   18446744073709551616.0 /* 2^64 */
+#define LIMIT_MAX (1ll << 62)            /* of a limit that is one; room for sums */
 
 /* A whole number, also from a file that was read with all numbers as reals (oci_read_json). */
 static bool as_integer(const json_t *value, int64_t *out)
@@ -52,10 +54,11 @@ static bool as_integer(const json_t *value, int64_t *out)
 	const double real = json_real_value(value);
 
 	*out = json_integer_value(value);
-	if (!json_is_real(value) || real < -EXACT_MAX || real > EXACT_MAX)
+	if (!json_is_real(value) || real < -EXACT_MAX || real > LARGEST)
 		return json_is_integer(value);
-	*out = (int64_t)real;
-	return (double)*out == real;
+	/* Engines have more than one way to write that there is no limit. */
+	*out = real > EXACT_MAX ? INT64_MAX : (int64_t)real;
+	return real > EXACT_MAX || (double)*out == real;
 }
 
 /* A value that is not there leaves *out as it is. */
@@ -355,22 +358,29 @@ static int parse_mounts(json_t *list, struct oci_spec *out, struct error *err)
 
 /* ---- linux ---- */
 
+/* 0 means "as it is" to engines, and what the kernel shows where there is no limit, rounded or not, that there is none.
+ */
+static void set_unlimited(int64_t *limit)
+{
+	if (*limit == 0 || *limit > LIMIT_MAX)
+		*limit = OCI_UNLIMITED;
+}
+
 int oci_resources_parse(json_t *json, struct oci_resources *out, struct error *err)
 {
 	static const char where[] = "linux.resources";
 	json_t *memory, *cpu, *pids;
 	int ret = get_object(json, where, "memory", &memory, err);
 
-	*out = (struct oci_resources){ OCI_UNLIMITED, OCI_UNLIMITED, OCI_UNLIMITED, 100000,
-				       OCI_UNLIMITED, OCI_UNLIMITED, NULL,          NULL };
+	*out = (struct oci_resources){
+		.memory = OCI_UNLIMITED, .cpu_quota = OCI_UNLIMITED, .cpu_shares = OCI_UNLIMITED, .pids = OCI_UNLIMITED
+	};
 	if (!ret)
 		ret = get_object(json, where, "cpu", &cpu, err);
 	if (!ret)
 		ret = get_object(json, where, "pids", &pids, err);
 	if (!ret)
 		ret = get_number(memory, "linux.resources.memory", "limit", -1, INT64_MAX, &out->memory, err);
-	if (!ret)
-		ret = get_number(memory, "linux.resources.memory", "swap", -1, INT64_MAX, &out->swap, err);
 	if (!ret)
 		ret = get_number(cpu, "linux.resources.cpu", "quota", -1, INT64_MAX, &out->cpu_quota, err);
 	if (!ret)
@@ -383,11 +393,9 @@ int oci_resources_parse(json_t *json, struct oci_resources *out, struct error *e
 		ret = get_text(cpu, "linux.resources.cpu", "cpus", &out->cpus, err);
 	if (!ret)
 		ret = get_text(cpu, "linux.resources.cpu", "mems", &out->mems, err);
-	/* 0 means "as it is" to engines. */
-	if (out->memory == 0)
-		out->memory = OCI_UNLIMITED;
-	if (out->cpu_quota == 0)
-		out->cpu_quota = OCI_UNLIMITED;
+	set_unlimited(&out->memory);
+	set_unlimited(&out->cpu_quota);
+	set_unlimited(&out->pids);
 	if (out->cpu_period == 0)
 		out->cpu_period = 100000;
 	return ret;

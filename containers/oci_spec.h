@@ -45,7 +45,6 @@ struct oci_mount {
 /* OCI_UNLIMITED or NULL where the engine set no limit. */
 struct oci_resources {
 	int64_t memory;     /* bytes */
-	int64_t swap;       /* bytes of memory and swap together */
 	int64_t cpu_quota;  /* µs in each period */
 	int64_t cpu_period; /* µs */
 	int64_t cpu_shares; /* 2 to 262144 */

@@ -8,16 +8,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "jailer/remove.h"
 #include "text.h"
 
-#define ANSWER_MAX   512
-#define ASK_PATIENCE 180000 /* ms; the keeper bounds each step itself */
+#define ANSWER_MAX    512
+#define DIAL_PATIENCE 5   /* seconds; whoever listens has nothing else to do */
+#define TRIES         500 /* of 10 ms each, for what others do in a moment */
 
 static int fail(const struct oci_container *c, const char *name, struct error *err)
 {
@@ -85,16 +87,22 @@ static int open_folder(int root, const char *root_name, const char *id, struct o
 			 errno == ENOENT ? "" : strerror(errno));
 }
 
-/* Random, since it names a jail and a user of the machine, of which there must not be two. */
-static void name_machine(struct oci_container *c)
+static bool has_state(const struct oci_container *c)
 {
-	static const char digits[] = "0123456789abcdef";
-	unsigned char bytes[INSTANCE_ID_LEN] = { 0 };
-	unsigned int i;
+	return faccessat(c->machine.dir, INSTANCE_STATUS, F_OK, 0) == 0;
+}
 
-	(void)!getrandom(bytes, sizeof(bytes), 0);
-	for (i = 0; i < INSTANCE_ID_LEN; i++)
-		c->machine.id[i] = digits[bytes[i] & 15];
+bool oci_state_lock(struct oci_container *c)
+{
+	struct stat st;
+	int i;
+
+	for (i = 0; i < TRIES && fstat(c->machine.dir, &st) == 0 && st.st_nlink > 0; i++) {
+		if (instance_try_lock(NULL, &c->machine))
+			return true;
+		(void)poll(NULL, 0, 10);
+	}
+	return false;
 }
 
 static int create(int folder, const char *path, const char *id, struct oci_container *out, struct error *err)
@@ -106,11 +114,16 @@ static int create(int folder, const char *path, const char *id, struct oci_conta
 	ret = open_folder(folder, path, id, out, err);
 	if (ret)
 		return ret;
-	if (!instance_try_lock(NULL, &out->machine) || faccessat(out->machine.dir, INSTANCE_STATUS, F_OK, 0) == 0) {
+	if (has_state(out) || !oci_state_lock(out) || has_state(out)) {
 		oci_state_close(out);
 		return error_set(err, -EEXIST, "container \"%s\" exists already", id);
 	}
-	name_machine(out);
+	/* Random, since it names a jail and a user of the machine, of which there must not be two. */
+	ret = instance_make_id(out->machine.id, err);
+	if (ret) {
+		oci_state_close(out);
+		return ret;
+	}
 	out->state = json_object();
 	return out->state ? 0 : error_set(err, -ENOMEM, "no memory");
 }
@@ -190,43 +203,46 @@ const char *oci_state_status(struct oci_container *c, int *pid)
 		return "stopped";
 	*pid = oci_state_process(c, "keeper").pid;
 	if (state == INSTANCE_CREATED)
-		return "created";
+		return strcmp(oci_state_text(c, "state"), "creating") == 0 ? "creating" : "created";
 	return faccessat(c->machine.dir, OCI_PAUSED, F_OK, 0) == 0 ? "paused" : "running";
 }
 
 /* ---- the end ---- */
 
-/* The machine's part holds a socket or two in one folder; nothing lies deeper. */
-static void empty(int dir, const char *name)
-{
-	int fd = name ? openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : dup(dir);
-	DIR *stream = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-
-	if (stream)
-		rewinddir(stream);
-	while (stream && (entry = readdir(stream)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			(void)unlinkat(dirfd(stream), entry->d_name, 0);
-	if (stream)
-		closedir(stream);
-	else if (fd >= 0)
-		close(fd);
-	if (name)
-		(void)unlinkat(dir, name, AT_REMOVEDIR);
-}
-
 int oci_state_remove(const char *root, struct oci_container *c, struct error *err)
 {
 	char path[PATH_MAX];
-	int folder = open_root(root, false, path, err), ret = 0;
+	int folder = open_root(root, false, path, err), ret;
 
 	if (folder < 0)
 		return folder;
-	empty(c->machine.dir, INSTANCE_VSOCK);
-	empty(c->machine.dir, NULL);
-	if (unlinkat(folder, c->id, AT_REMOVEDIR) && errno != ENOENT)
-		ret = fail(c, "", err);
+	ret = remove_tree(folder, c->id, INSTANCE_LOCK, c->machine.path, err);
+	close(folder);
+	return ret;
+}
+
+int oci_state_settle(const char *root, const char *id, struct error *err)
+{
+	struct oci_container c;
+	char path[PATH_MAX];
+	int folder = open_root(root, false, path, err), ret, i;
+
+	if (folder == -ENOENT)
+		return error_set(err, -ENOENT, "container \"%s\" does not exist", id);
+	if (folder < 0)
+		return folder;
+	ret = open_folder(folder, path, id, &c, err);
+	for (i = 0; !ret && !has_state(&c); i++) {
+		if (instance_try_lock(NULL, &c.machine) && !has_state(&c)) {
+			(void)remove_tree(folder, id, INSTANCE_LOCK, c.machine.path, NULL);
+			ret = error_set(err, -ENOENT, "container \"%s\" does not exist", id);
+		} else if (i == TRIES) {
+			ret = error_set(err, -EBUSY, "container \"%s\" is coming into being", id);
+		} else {
+			(void)poll(NULL, 0, 10);
+		}
+	}
+	oci_state_close(&c);
 	close(folder);
 	return ret;
 }
@@ -279,29 +295,41 @@ int oci_control_listen(const struct oci_container *c, const char *name, int type
 int oci_control_dial(const struct oci_container *c, const char *name, int type, struct error *err)
 {
 	struct sockaddr_un address = address_of(c, name);
+	const struct timeval patience = { .tv_sec = DIAL_PATIENCE };
 	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0), ret;
 
+	/* A queue that is full makes connect wait. */
+	if (fd >= 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
 		return fd;
 	/* Its keeper is gone, or about to go. The words are runc's, which engines look for. */
-	ret = error_set(err, -ESRCH, "container not running (%s)", strerror(errno));
+	if (errno == EAGAIN)
+		ret = error_set(err, -ETIMEDOUT, "the container's %s does not answer", name);
+	else
+		ret = error_set(err, -ESRCH, "container not running (%s)", strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	return ret;
 }
 
-int oci_control_ask(const struct oci_container *c, const char *word, struct error *err)
+int oci_control_ask(const struct oci_container *c, const char *word, int patience_ms, struct error *err)
 {
 	int fd = oci_control_dial(c, OCI_CONTROL, SOCK_SEQPACKET, err);
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 	char answer[ANSWER_MAX];
 	ssize_t len = -1;
+	int ready = -1;
 
 	if (fd < 0)
 		return fd;
-	if (send(fd, word, strlen(word), MSG_NOSIGNAL) > 0 && poll(&poll_fd, 1, ASK_PATIENCE) == 1)
+	if (send(fd, word, strlen(word), MSG_NOSIGNAL) > 0)
+		ready = poll(&poll_fd, 1, patience_ms);
+	if (ready == 1)
 		len = recv(fd, answer, sizeof(answer) - 1, 0);
 	close(fd);
+	if (ready == 0)
+		return error_set(err, -ETIMEDOUT, "the container's keeper does not answer");
 	if (len <= 0)
 		return error_set(err, -ESRCH, "container not running (its keeper has ended)");
 	answer[len] = '\0';

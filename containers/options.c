@@ -15,6 +15,7 @@
 #define MEMORY_MIN     (32ull << 20)
 #define MEMORY_MAX     (1ull << 42)
 #define CPUS_MAX       32
+#define DEFAULT_SIZE   (16ull << 30)
 #define SECONDS_MAX    31536000 /* a year */
 
 enum option_kind { FLAG, TEXT, LIST, MEMORY, CPUS, SECONDS, LINES };
@@ -85,6 +86,8 @@ static const struct option options[] = {
 	{ "timestamps", 't', LOGS, FLAG, NULL, "with the time of each line", INTO(timestamps) },
 	{ "time", 't', STOP, SECONDS, "SECONDS", "how long to wait before it is killed", INTO(stop_timeout) },
 	{ "signal", 's', KILL, TEXT, "SIGNAL", "by name or number [KILL]", INTO(signal) },
+	{ "max-size", 0, CP, MEMORY, "SIZE", "what a container may send at most; a file counts as 16K at least [16G]",
+	  INTO(max_size) },
 	{ "force", 'f', RM, FLAG, NULL, "kill it first when it runs", INTO(force) },
 };
 
@@ -102,8 +105,8 @@ static const struct {
 	[COMMAND_STOP] = { "stop", "[OPTION]... CONTAINER...", "end containers, kindly at first", 1, 1000 },
 	[COMMAND_KILL] = { "kill", "[OPTION]... CONTAINER...", "send containers' commands a signal", 1, 1000 },
 	[COMMAND_RM] = { "rm", "[OPTION]... CONTAINER...", "remove containers that have ended", 0, 1000 },
-	[COMMAND_CP] = { "cp", "CONTAINER:PATH PATH | PATH CONTAINER:PATH", "copy files out of or into a container", 2,
-			 2 },
+	[COMMAND_CP] = { "cp", "[OPTION]... CONTAINER:PATH PATH | PATH CONTAINER:PATH",
+			 "copy files out of or into a container", 2, 2 },
 	[COMMAND_WAIT] = { "wait", "CONTAINER...", "wait for their ends and print their exit statuses", 1, 1000 },
 	[COMMAND_INSPECT] = { "inspect", "CONTAINER...", "all that is known of containers, as JSON", 1, 1000 },
 };
@@ -334,7 +337,9 @@ int options_parse(int argc, char **argv, struct options *out, struct error *err)
 {
 	int first = 1, ret;
 
-	*out = (struct options){ .cpus = DEFAULT_CPUS, .memory = DEFAULT_MEMORY, .stop_timeout = -1, .tail = -1 };
+	*out = (struct options){
+		.cpus = DEFAULT_CPUS, .memory = DEFAULT_MEMORY, .max_size = DEFAULT_SIZE, .stop_timeout = -1, .tail = -1
+	};
 	out->command = argc > 1 ? options_command(argv[1]) : COMMANDS;
 	if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
 		out->command = argc > 2 ? options_command(argv[2]) : COMMANDS;

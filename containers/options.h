@@ -41,6 +41,7 @@ struct options {
 	const char *stop_signal, *signal;
 	struct words ports, volumes, env, env_files, labels, cap_add, cap_drop, ulimits, dns, kernel_args;
 	uint64_t cpus, memory; /* bytes */
+	uint64_t max_size;     /* bytes that cp takes from a guest */
 	int64_t stop_timeout;  /* seconds; -1: not given */
 	int64_t tail;          /* lines; -1: all */
 	char **args;           /* what is no option, ended by NULL */

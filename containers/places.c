@@ -26,24 +26,25 @@ static int join(char *out, size_t size, const char *folder, const char *name, st
 static int open_own(const char *path, mode_t mode, mode_t forbidden, uid_t uid, struct error *err)
 {
 	struct stat st;
-	int fd;
+	int fd, ret;
 
 	if (mkdir(path, mode) && errno != EEXIST)
 		return error_set(err, -errno, "%s: %s", text_path_shown(path), strerror(errno));
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st)) {
-		error_set(err, -errno, "%s: %s", text_path_shown(path), strerror(errno));
+		ret = error_set(err, -errno, "%s: %s", text_path_shown(path), strerror(errno));
 	} else if (st.st_uid != uid) {
-		error_set(err, -EPERM, "%s: belongs to uid %u (needs to be uid %u's own)", text_path_shown(path),
-			  st.st_uid, uid);
+		ret = error_set(err, -EPERM, "%s: belongs to uid %u (needs to be uid %u's own)", text_path_shown(path),
+				st.st_uid, uid);
 	} else if (st.st_mode & forbidden) {
-		error_set(err, -EPERM, "%s: others can get at it (needs `chmod %o`)", text_path_shown(path), mode);
+		ret = error_set(err, -EPERM, "%s: others can get at it (needs `chmod %o`)", text_path_shown(path),
+				mode);
 	} else {
 		return fd;
 	}
 	if (fd >= 0)
 		close(fd);
-	return err->code;
+	return ret;
 }
 
 static int find_state(struct places *p, struct error *err)

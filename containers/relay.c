@@ -13,6 +13,8 @@
 #define PIECE    4096  /* what a pipe that says it is writable takes for sure (PIPE_BUF) */
 #define IN_PIECE 16384 /* bytes of input in one frame */
 #define CONTROL  256   /* bytes that are kept free for signals and sizes */
+#define WORD_MS  2000  /* between what a guest hears while nothing is taken from it; it waits 5 s */
+#define FRAMES   32    /* of one step, so that a guest that never stops does not keep us from anything else */
 
 static int *target(struct relay *r)
 {
@@ -22,11 +24,11 @@ static int *target(struct relay *r)
 unsigned int relay_watch(struct relay *r, struct pollfd fds[RELAY_FDS])
 {
 	const bool has_room = agent_room(r->agent, IN_PIECE + CONTROL);
+	const short events = (short)((r->pending ? 0 : POLLIN) | (r->agent->out_len > 0 ? POLLOUT : 0));
 	unsigned int nr = 0;
 
-	fds[nr++] =
-		(struct pollfd){ .fd = r->agent->fd,
-				 .events = (short)((r->pending ? 0 : POLLIN) | (r->agent->out_len > 0 ? POLLOUT : 0)) };
+	/* That a guest has hung up is reported whatever is asked for, again and again until what is pending is gone. */
+	fds[nr++] = (struct pollfd){ .fd = events ? r->agent->fd : -1, .events = events };
 	if (r->pending)
 		fds[nr++] = (struct pollfd){ .fd = *target(r), .events = POLLOUT };
 	if (r->in >= 0 && r->started && !r->in_ended && has_room)
@@ -34,7 +36,37 @@ unsigned int relay_watch(struct relay *r, struct pollfd fds[RELAY_FDS])
 	return nr;
 }
 
+int relay_timeout(const struct relay *r)
+{
+	return r->pending ? WORD_MS : -1;
+}
+
 /* ---- to the guest ---- */
+
+static bool queue_size(struct relay *r, unsigned int rows, unsigned int cols)
+{
+	char text[64];
+	struct field_buffer b = { .text = text, .size = sizeof(text) };
+
+	field_add_number(&b, "rows", rows);
+	field_add_number(&b, "cols", cols);
+	return agent_queue(r->agent, FRAME_RESIZE, text, b.len);
+}
+
+/* A guest that has nothing more to say waits for us to hang up, but not long for one who is silent. */
+static void say_something(struct relay *r)
+{
+	unsigned int rows = 0, cols = 0;
+	const int64_t now = now_ms();
+
+	if (!r->pending || (r->said_at && now - r->said_at < WORD_MS))
+		return;
+	(void)terminal_size(r->in >= 0 ? r->in : r->out, &rows, &cols);
+	/* Not at once: most readers only want a moment. */
+	if (r->said_at)
+		(void)queue_size(r, rows, cols);
+	r->said_at = now;
+}
 
 static void send_controls(struct relay *r)
 {
@@ -55,10 +87,7 @@ static void send_controls(struct relay *r)
 		r->signals &= ~(1ull << n);
 	}
 	if (r->resized && terminal_size(r->in >= 0 ? r->in : r->out, &rows, &cols)) {
-		b.len = 0;
-		field_add_number(&b, "rows", rows);
-		field_add_number(&b, "cols", cols);
-		if (!agent_queue(r->agent, FRAME_RESIZE, text, b.len))
+		if (!queue_size(r, rows, cols))
 			return;
 	}
 	r->resized = false;
@@ -166,6 +195,7 @@ static int take_frame(struct relay *r, struct error *err)
 
 static int take_frames(struct relay *r, struct error *err)
 {
+	unsigned int n = 0;
 	int ret;
 
 	do {
@@ -176,7 +206,7 @@ static int take_frames(struct relay *r, struct error *err)
 				return ret;
 			ret = 1;
 		}
-	} while (ret > 0 && !r->pending);
+	} while (ret > 0 && !r->pending && ++n < FRAMES);
 	return ret < 0 ? ret : 0;
 }
 
@@ -194,6 +224,7 @@ int relay_step(struct relay *r, const struct pollfd *fds, unsigned int nr, struc
 			take_input(r);
 	}
 	send_controls(r);
+	say_something(r);
 	/* What the guest has said before it hung up counts, so sending may fail. */
 	(void)agent_flush(r->agent, NULL);
 	if (!r->pending && fds[0].revents & (POLLIN | POLLHUP | POLLERR))

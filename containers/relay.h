@@ -23,11 +23,15 @@ struct relay {
 	bool in_ended;
 	uint64_t signals; /* that wait for room, by number */
 	bool resized;
-	int code; /* the command's exit status, once relay_step said so */
+	int code;        /* the command's exit status, once relay_step said so */
+	int64_t said_at; /* when the guest last heard from us while it waited for a slow reader; 0: not yet */
 };
 
 /* relay_watch - what to poll for; returns how many of fds were filled in, RELAY_FDS at most. */
 unsigned int relay_watch(struct relay *relay, struct pollfd fds[RELAY_FDS]);
+
+/* relay_timeout - for how many ms to poll at most, before relay_step is called without an event; -1: for ever. */
+int relay_timeout(const struct relay *relay);
 
 /*
  * relay_step - pass on what can be. Returns 0: go on; 1: the command has ended, all it said is passed on and code is

@@ -155,6 +155,17 @@ int process_open(const struct process *process)
 	return -ESRCH;
 }
 
+int process_signal(const struct process *process, int number)
+{
+	int fd = process_open(process), ret;
+
+	if (fd < 0)
+		return fd;
+	ret = syscall(SYS_pidfd_send_signal, fd, number, NULL, 0) ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
 static bool ends_within(int pidfd, int ms)
 {
 	struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };

@@ -34,6 +34,9 @@ struct process {
 /* process_find - what pid is now; .pid is 0 when there is none. */
 struct process process_find(pid_t pid);
 
+/* process_signal - send it a signal; -ESRCH when it has ended. */
+int process_signal(const struct process *process, int number);
+
 /* process_open - a pidfd of that very process, -ESRCH when it has ended. */
 int process_open(const struct process *process);
 

@@ -23,9 +23,10 @@ struct tar_left {
  * tar_receive - take DATA frames that are a tar archive, and make its files and folders below the directory root
  * Whatever it holds, nothing is made or changed outside of root, no link that is made leads out of it, and nothing in
  * it is setuid, a device, a FIFO or a hard link: such entries are left out. Everything belongs to the caller; the umask
- * counts. Returns 0 or an error, after which what was unpacked before is there.
+ * counts. At most max bytes are taken, each entry counting as 16 KiB at least; more is -EFBIG. Returns 0 or an error,
+ * after which what was unpacked before is there.
  */
-int tar_receive(struct agent_client *client, int root, struct tar_left *left, struct error *err);
+int tar_receive(struct agent_client *client, int root, uint64_t max, struct tar_left *left, struct error *err);
 
 /* The same from any source of bytes, which tests give: next returns how many there are at *bytes, 0 at the end. */
 struct tar_source {
@@ -34,7 +35,7 @@ struct tar_source {
 	const char *bytes; /* what is left of the last */
 	size_t len;
 };
-int tar_unpack_from(struct tar_source *source, int root, struct tar_left *left, struct error *err);
+int tar_unpack_from(struct tar_source *source, int root, uint64_t max, struct tar_left *left, struct error *err);
 
 /* tar_link_stays - whether a link at name (a name that tar_name_ok() takes) leads to something below the same root. */
 bool tar_link_stays(const char *name, const char *target);

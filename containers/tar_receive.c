@@ -13,9 +13,13 @@
 #include "tar_files.h"
 #include "text.h"
 
+#define ENTRY_COST  (16ll << 10) /* bytes that an entry counts at least, so that their number is bounded as well */
+#define PADDING_MAX (1 << 20)    /* bytes behind the archive's end */
+
 struct unpacking {
 	struct tar_source *source;
 	int root;
+	uint64_t max, used; /* bytes that may be taken; that were */
 	struct tar_left *left;
 	struct error *err;
 	struct tar_entry e;
@@ -47,6 +51,18 @@ static int write_all(int fd, const char *data, size_t len, struct error *err)
 		if (n < 0)
 			return error_set(err, -errno, "writing: %s", strerror(errno));
 	}
+	return 0;
+}
+
+/* Before anything of an entry of so many bytes is taken. */
+static int charge(struct unpacking *u, int64_t size)
+{
+	const uint64_t cost = (uint64_t)(size > ENTRY_COST ? size : ENTRY_COST);
+
+	if (cost > u->max - u->used)
+		return error_set(u->err, -EFBIG, "the guest sends more than %llu MiB (needs a larger --max-size)",
+				 (unsigned long long)(u->max >> 20));
+	u->used += cost;
 	return 0;
 }
 
@@ -241,7 +257,7 @@ static int take_records(struct unpacking *u, const struct tar_header *h)
 	forget(&own);
 	if (tar_parse(h, &own) < 0 || own.size > TAR_MAX_RECORDS)
 		return error_set(u->err, -EPROTO, broken);
-	if (take(u, own.size, u->records, -1) || take(u, padding(own.size), NULL, -1))
+	if (charge(u, own.size) || take(u, own.size, u->records, -1) || take(u, padding(own.size), NULL, -1))
 		return u->err->code;
 	u->records[own.size] = '\0';
 	if (h->type != 'g' && !tar_records(h->type, u->records, (size_t)own.size, &u->e))
@@ -271,15 +287,16 @@ static int take_entry(struct unpacking *u)
 	behind = padding(u->e.size);
 	if (u->e.type != '0' && u->e.type != '7')
 		u->e.size = behind = 0;
-	if (make_entry(u))
+	if (charge(u, u->e.size) || make_entry(u))
 		return u->err->code;
 	ret = take(u, behind, NULL, -1);
 	forget(&u->e);
 	return ret;
 }
 
-int tar_unpack_from(struct tar_source *source, int root, struct tar_left *left, struct error *err)
+int tar_unpack_from(struct tar_source *source, int root, uint64_t max, struct tar_left *left, struct error *err)
 {
+	size_t behind = 0;
 	struct unpacking *u = malloc(sizeof(*u));
 	int ret;
 
@@ -287,6 +304,8 @@ int tar_unpack_from(struct tar_source *source, int root, struct tar_left *left, 
 		return error_set(err, -ENOMEM, "no memory");
 	u->source = source;
 	u->root = root;
+	u->max = max;
+	u->used = 0;
 	u->left = left;
 	u->err = err;
 	*left = (struct tar_left){ 0 };
@@ -295,8 +314,12 @@ int tar_unpack_from(struct tar_source *source, int root, struct tar_left *left, 
 		ret = take_entry(u);
 	} while (ret == 0);
 	/* What follows the end is padding. */
-	while (ret == 1 && fill(u) > 0)
+	while (ret == 1 && fill(u) > 0) {
+		behind += source->len;
 		source->len = 0;
+		if (behind > PADDING_MAX)
+			ret = error_set(err, -EPROTO, "the guest's archive does not end");
+	}
 	free(u);
 	return err->code;
 }
@@ -317,9 +340,9 @@ static ssize_t next_frame(struct tar_source *source, const char **bytes, struct 
 	return (ssize_t)client->in.len;
 }
 
-int tar_receive(struct agent_client *client, int root, struct tar_left *left, struct error *err)
+int tar_receive(struct agent_client *client, int root, uint64_t max, struct tar_left *left, struct error *err)
 {
 	struct tar_source source = { .next = next_frame, .arg = client };
 
-	return tar_unpack_from(&source, root, left, err);
+	return tar_unpack_from(&source, root, max, left, err);
 }

@@ -9,7 +9,7 @@
 
 #include "agent.h"
 
-#define LINGER_MS 5000
+#define LINGER_MS 5000 /* since the host's last word */
 
 int64_t milliseconds(void)
 {
@@ -65,11 +65,14 @@ void conn_close(struct connection *c)
 	struct pollfd p = { .fd = c->fd, .events = POLLIN };
 	char rest[4096];
 
-	/* A socket that is closed with bytes unread may take back what was sent: let the host speak to its end. */
+	/*
+	 * A socket that is closed with bytes unread may take back what was sent: let the host speak to its end. One
+	 * that cannot take our last words yet says something now and then.
+	 */
 	shutdown(c->fd, SHUT_WR);
 	while ((left = deadline - milliseconds()) > 0 && poll(&p, 1, (int)left) > 0 &&
 	       read(c->fd, rest, sizeof(rest)) > 0)
-		;
+		deadline = milliseconds() + LINGER_MS;
 	close(c->fd);
 	c->fd = -1;
 }

@@ -32,6 +32,7 @@ MODES = {
     "no-fields": "a reply that is no fields", "exit-first": "EXIT in place of a reply", "bad-exit": "an exit status that is none",
     "no-exit": "hangs up in place of EXIT", "half-frame": "hangs up in the middle of a frame", "request-back": "a REQUEST to the host", "flood": "output without end",
     "linger": "the machine does not end after the command", "ignores-term": "nor at SIGTERM", "link": "the socket is a link to another one",
+    "dribble": "answers a byte at a time, and does nothing", "empty-flood": "frames without bytes, and without end",
 }
 
 
@@ -97,7 +98,7 @@ class Machine:
     # ---- processes ----
 
     def command(self, peer, request, is_main):
-        argv = request.get("entrypoint", []) + request.get("arg", [])
+        argv = [word for word in request.get("entrypoint", []) if word] + request.get("arg", [])
         env = {"PATH": os.environ["PATH"], "REQUEST": json.dumps(request), "CONFIG": json.dumps(self.config)}
         env.update(word.split("=", 1) for word in request.get("env", []))
         tty = "tty" in request
@@ -192,6 +193,10 @@ class Machine:
         elif MODE == "request-back":
             peer.send(REPLY, ok)
             peer.send(REQUEST, pack(op="main"))
+        elif MODE == "empty-flood":
+            peer.send(REPLY, ok)
+            while True:
+                raw(struct.pack("<IBBH", 0, STDOUT, 0, 0) * 4096)
         elif MODE == "flood":
             peer.send(REPLY, ok)
             while True:
@@ -227,7 +232,15 @@ class Machine:
     def exec(self, peer, request):
         self.command(peer, request, False)
 
+    def dribble(self, peer):
+        peer.sock.sendall(struct.pack("<IBBH", 60000, REPLY, 0, 0))
+        while True:
+            peer.sock.sendall(b"x")
+            time.sleep(0.5)
+
     def stop(self, peer, request):
+        if MODE == "dribble":
+            self.dribble(peer)
         self.main.send_signal(int(request.get("signal", ["15"])[0]))
         if not self.main_ended.wait(float(request.get("seconds", ["10"])[0])):
             self.main.kill()
@@ -235,6 +248,8 @@ class Machine:
         peer.send(REPLY, pack(ok=1, code=0))
 
     def kill(self, peer, request):
+        if MODE == "dribble":
+            self.dribble(peer)
         self.main.send_signal(int(request["signal"][0]))
         peer.send(REPLY, pack(ok=1))
 

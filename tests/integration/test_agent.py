@@ -396,6 +396,19 @@ def test_a_host_that_stays_at_the_end(host, agent):
     assert host.end().code == 0
 
 
+def test_a_host_whose_reader_is_slow(host, agent):
+    """Nor is it hung up on, as long as it says something now and then."""
+    talk, _ = agent.begin("main", *args("true"))
+    for _ in range(4):
+        time.sleep(2)
+        talk.send(RESIZE, fields(rows=0, cols=0))
+    assert host.running.process.poll() is None
+    while talk.read()[0] != EXIT:
+        pass
+    talk.close()
+    assert host.end().code == 0
+
+
 def test_stop_and_detached_main(host, agent):
     (host.root / ".mayfly/config").write_bytes(fields(("stop_signal", "SIGRTMIN+3")))
     agent.call("main", *args("sleep", "1000"), detach=1)

@@ -401,7 +401,7 @@ def test_image_is_built_once(tool, place):
 
 # ---- a guest that breaks the rules ----
 
-HOSTILE = sorted(set(MODES) - {"silent", "not-found", "flood", "linger", "ignores-term", "link"})
+HOSTILE = sorted(set(MODES) - {"silent", "not-found", "flood", "empty-flood", "linger", "ignores-term", "link", "dribble"})
 
 
 @pytest.mark.parametrize("mode", HOSTILE)
@@ -442,6 +442,16 @@ def test_socket_that_is_a_link(tool):
         other.accept()
     tool.run("rm", "-f", "taken")
     running.wait()
+    tool.check_nothing_left()
+
+
+@pytest.mark.parametrize("words", [("stop", "--time", "0"), ("kill",)])
+def test_guest_that_does_not_let_go(tool, words):
+    """A byte of an answer now and then keeps no machine alive."""
+    tool.run("run", "-d", "--name", "held", *NONE, tool.image, "sleep", "1000", env={"FAKE_MACHINE": "dribble"})
+    tool.run(*words, "held", timeout=2 * PATIENCE)
+    tool.wait_state("held", "exited")
+    tool.run("rm", "held")
     tool.check_nothing_left()
 
 
@@ -536,6 +546,29 @@ def test_truncated_archive(tool):
     own(tool.home)
     tool.run("run", "-d", "--name", "box", *NONE, tool.image, "sleep", "1000", env={"FAKE_MACHINE": "evil-tar"})
     assert "ends in the middle" in tool.run("cp", "box:/x/.", "target", code=125)[1]
+
+
+def test_copy_of_more_than_is_wanted(box):
+    with open(box.home / "files/large", "wb") as file:
+        file.truncate(33 << 20)
+    (box.home / "files/folder").mkdir()
+    (box.home / "files/large").rename(box.home / "files/folder/large")
+    own(box.home)
+    for path in ("folder/large", "folder"):
+        assert "--max-size" in box.run("cp", "--max-size", "32M", f"box:/{path}", path.replace("/", "-"), code=125)[1]
+    box.run("cp", "--max-size=34M", "box:/folder", "copied")
+    assert (box.home / "copied/large").stat().st_size == 33 << 20
+
+
+def test_prune_with_a_data_folder_that_is_not_ours(tool):
+    """What may be in it is left alone, and nobody falls over it."""
+    elsewhere = tool.home / "elsewhere"
+    elsewhere.mkdir()
+    tool.data.parent.mkdir(parents=True)
+    tool.data.symlink_to(elsewhere)
+    own(tool.home)
+    tool.run("ps", "--prune")
+    assert not list(elsewhere.iterdir())
 
 
 # ---- what is killed ----

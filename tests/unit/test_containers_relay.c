@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -135,6 +136,97 @@ static void the_exit_status_of_a_refusal(void **state)
 	close_all(&f);
 }
 
+/* A guest that never stops: there is an end to each step, and with it time for everything else. */
+static void frames_without_end(void **state)
+{
+	uint8_t many[1000 * FRAME_HEADER];
+	struct error err = { 0 };
+	struct pollfd fds[RELAY_FDS];
+	unsigned int i;
+	struct fixture f;
+	int left = 0;
+
+	(void)state;
+	open_all(&f);
+	f.relay.started = true;
+	for (i = 0; i < sizeof(many); i += FRAME_HEADER)
+		frame_header(many + i, FRAME_STDOUT, 0);
+	assert_int_equal(write(f.guest, many, sizeof(many)), sizeof(many));
+	assert_int_equal(poll(fds, relay_watch(&f.relay, fds), 0), 1);
+	assert_int_equal(relay_step(&f.relay, fds, 1, &err), 0);
+	assert_int_equal(ioctl(f.relay.agent->fd, FIONREAD, &left), 0);
+	assert_true(left > 0);
+	assert_int_equal(run(&f, &err), 0);
+	close_all(&f);
+}
+
+/* What it has said before waits for a slow reader, and nobody turns in a circle meanwhile. */
+static void a_guest_that_is_gone(void **state)
+{
+	char bytes[4096] = { 0 };
+	struct pollfd fds[RELAY_FDS];
+	struct error err = { 0 };
+	unsigned int i, nr;
+	struct fixture f;
+
+	(void)state;
+	open_all(&f);
+	f.relay.started = true;
+	while (write(f.out[1], bytes, sizeof(bytes)) > 0)
+		;
+	say(&f, FRAME_STDOUT, "the last word", 13);
+	assert_int_equal(poll(fds, relay_watch(&f.relay, fds), 0), 1);
+	assert_int_equal(relay_step(&f.relay, fds, 1, &err), 0);
+	assert_true(f.relay.pending);
+	close(f.guest);
+	f.guest = -1;
+	relay_signal(&f.relay, 15);
+	for (i = 0; i < 3; i++) {
+		nr = relay_watch(&f.relay, fds);
+		if (poll(fds, nr, 0) == 0)
+			break;
+		assert_int_equal(relay_step(&f.relay, fds, nr, &err), 0);
+	}
+	assert_true(i < 3);
+	assert_int_equal(run(&f, &err), 0);
+	while (read(f.out[0], bytes, sizeof(bytes)) > 0)
+		;
+	assert_int_equal(run(&f, &err), -EPIPE);
+	close_all(&f);
+}
+
+/* A guest that waits for its last words to be taken hears now and then that somebody is there. */
+static void a_slow_reader(void **state)
+{
+	char bytes[4096] = { 0 };
+	struct pollfd fds[RELAY_FDS];
+	struct error err = { 0 };
+	struct fixture f;
+	unsigned int nr;
+	int i;
+
+	(void)state;
+	open_all(&f);
+	f.relay.started = true;
+	assert_int_equal(relay_timeout(&f.relay), -1);
+	while (write(f.out[1], bytes, sizeof(bytes)) > 0)
+		;
+	say(&f, FRAME_STDOUT, "the last word", 13);
+	for (i = 0; i < 3; i++) {
+		nr = relay_watch(&f.relay, fds);
+		assert_true(poll(fds, nr, 0) >= 0);
+		assert_int_equal(relay_step(&f.relay, fds, nr, &err), 0);
+	}
+	assert_true(f.relay.pending && relay_timeout(&f.relay) > 0 && relay_timeout(&f.relay) < 5000);
+	assert_int_equal(recv(f.guest, bytes, sizeof(bytes), MSG_DONTWAIT), -1);
+	f.relay.said_at -= relay_timeout(&f.relay);
+	fds[0].revents = fds[1].revents = 0;
+	assert_int_equal(relay_step(&f.relay, fds, 2, &err), 0);
+	assert_int_equal(recv(f.guest, bytes, sizeof(bytes), MSG_DONTWAIT), FRAME_HEADER + 14);
+	assert_memory_equal(bytes + FRAME_HEADER, "rows=0\0cols=0", 14);
+	close_all(&f);
+}
+
 /* Good frames with bytes exchanged, in pieces. The same every time. */
 static void mutations(void **state)
 {
@@ -174,6 +266,9 @@ int main(void)
 		cmocka_unit_test(a_command_and_its_end),
 		cmocka_unit_test(frames),
 		cmocka_unit_test(the_exit_status_of_a_refusal),
+		cmocka_unit_test(frames_without_end),
+		cmocka_unit_test(a_guest_that_is_gone),
+		cmocka_unit_test(a_slow_reader),
 		cmocka_unit_test(mutations),
 	};
 

@@ -19,6 +19,8 @@
 struct archive {
 	char bytes[ARCHIVE_MAX];
 	size_t len, given, piece; /* piece: how much comes at once */
+	uint64_t max;             /* 0: none */
+	unsigned int repeat;      /* all of it, so many times again */
 };
 
 static char top[] = "/tmp/mayfly-tar-XXXXXX", inside[64];
@@ -39,6 +41,17 @@ static void add(struct archive *a, char type, const char *name, const char *link
 	}
 }
 
+static void fix_sum(struct tar_header *h)
+{
+	const unsigned char *bytes = (const unsigned char *)h;
+	unsigned int sum = 0, i;
+
+	memset(h->sum, ' ', sizeof(h->sum));
+	for (i = 0; i < TAR_BLOCK; i++)
+		sum += bytes[i];
+	snprintf(h->sum, sizeof(h->sum), "%06o", sum);
+}
+
 static ssize_t next(struct tar_source *source, const char **bytes, struct error *err)
 {
 	struct archive *a = source->arg;
@@ -47,6 +60,11 @@ static ssize_t next(struct tar_source *source, const char **bytes, struct error 
 	(void)err;
 	*bytes = a->bytes + a->given;
 	a->given += n;
+	if (!n && a->repeat) {
+		a->repeat--;
+		a->given = n = a->len;
+		*bytes = a->bytes;
+	}
 	return (ssize_t)n;
 }
 
@@ -58,7 +76,7 @@ static int unpack(struct archive *a, struct tar_left *left, struct error *err)
 	assert_true(root >= 0);
 	a->given = 0;
 	*err = (struct error){ 0 };
-	ret = tar_unpack_from(&source, root, left, err);
+	ret = tar_unpack_from(&source, root, a->max ? a->max : UINT64_MAX, left, err);
 	close(root);
 	return ret;
 }
@@ -233,18 +251,40 @@ static void mutations(void **state)
 		/* Else the checksum would be all that is ever tested. */
 		for (n = 0; n + TAR_BLOCK <= good.len; n += TAR_BLOCK) {
 			struct tar_header *h = (struct tar_header *)(void *)(a.bytes + n);
-			unsigned int sum = 0, i;
 
-			if (memcmp(h->magic, "ustar", 5) != 0)
-				continue;
-			memset(h->sum, ' ', sizeof(h->sum));
-			for (i = 0; i < TAR_BLOCK; i++)
-				sum += (unsigned char)a.bytes[n + i];
-			snprintf(h->sum, sizeof(h->sum), "%06o", sum);
+			if (memcmp(h->magic, "ustar", 5) == 0)
+				fix_sum(h);
 		}
 		(void)unpack(&a, &left, &err);
 	}
 	outside_is_as_it_was();
+}
+
+/* Neither in bytes, nor in entries that hold none, nor behind the end. */
+static void no_end(void **state)
+{
+	struct archive a = { .piece = 700, .max = 3 * 16384 };
+	struct tar_left left;
+	struct error err;
+	unsigned int i;
+
+	(void)state;
+	for (i = 0; i < 3; i++)
+		add(&a, '0', "file", NULL, "x");
+	assert_int_equal(unpack(&a, &left, &err), 0);
+	add(&a, '1', "link", "file", NULL);
+	assert_int_equal(unpack(&a, &left, &err), -EFBIG);
+	a.max = 16384;
+	a.len = 0;
+	add(&a, '0', "file", NULL, "x");
+	memcpy(((struct tar_header *)(void *)a.bytes)->size, "00000040001", 12);
+	fix_sum((struct tar_header *)(void *)a.bytes);
+	assert_int_equal(unpack(&a, &left, &err), -EFBIG);
+	memset(a.bytes, 0, sizeof(a.bytes));
+	a.len = sizeof(a.bytes);
+	a.piece = 65536;
+	a.repeat = 17;
+	assert_int_equal(unpack(&a, &left, &err), -EPROTO);
 }
 
 int main(void)
@@ -252,6 +292,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(files, set_up, tear_down),
 		cmocka_unit_test(links),
+		cmocka_unit_test_setup_teardown(no_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(links_in_the_way, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(mutations, set_up, tear_down),
 	};

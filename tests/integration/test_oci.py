@@ -1,0 +1,293 @@
+"""mayfly-oci's commands without a guest: a stand-in for jail, machine and agent runs the commands on this host."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import PATIENCE, artifact
+
+FAKE = Path(__file__).with_name("fake_machine.py")
+SPEC = {
+    "ociVersion": "1.0.2", "root": {"path": "rootfs"}, "annotations": {"org.mayfly.scratch": "tmpfs"},
+    "process": {"args": ["true"], "cwd": "/", "env": ["PATH=/bin:/usr/bin"]},
+    "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "mount"}]},
+}
+
+
+class Oci:
+    """The program for a root whose /run, /var/lib and cgroups are empty: in a mount namespace of its own, which a process holds."""
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="oci-"))
+        self.programs = self.folder / "programs"
+        for name in ("mayfly", "kernel/vmlinux-up", "kernel/vmlinux-smp", "images/container-initrd.cpio"):
+            (self.programs / name).parent.mkdir(exist_ok=True, parents=True)
+            (self.programs / name).touch()
+        shutil.copy(artifact("mayfly-oci-debug"), self.programs / "mayfly-oci")
+        shutil.copy(FAKE, self.programs / "mayfly-jailer")
+        user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        mounts = "; ".join(f"mount -t tmpfs tmpfs {path}" for path in ("/sys/fs/cgroup", "/run", "/var/lib"))
+        self.holder = subprocess.Popen(["unshare", "--mount", *user, "sh", "-ec", f"{mounts}; echo ready; exec sleep 10000"], stdout=subprocess.PIPE)
+        assert self.holder.stdout.readline() == b"ready\n"
+        self.outside = Path(f"/proc/{self.holder.pid}/root")
+        self.enter = ["nsenter", "--target", str(self.holder.pid), "--mount", *(["--user", "--preserve-credentials"] if user else [])]
+        self.env = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "FAKE_FOLDER": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1",
+                    "ASAN_OPTIONS": "detect_leaks=1:exitcode=99", "UBSAN_OPTIONS": "halt_on_error=1"}
+        self.started = []
+
+    def bundle(self, *args, **process):
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        (folder / "rootfs/bin").mkdir(parents=True)
+        for name in ("true", "sleep", "sh"):
+            (folder / "rootfs/bin" / name).touch(0o755)
+        spec = {**SPEC, "process": {**SPEC["process"], **process, **({"args": args} if args else {})}}
+        return self.write(folder, spec)
+
+    @staticmethod
+    def write(folder, spec):
+        (folder / "config.json").write_text(json.dumps(spec))
+        return folder
+
+    def start(self, *words, env=None, **popen):
+        # To files: whatever outlives the command keeps a pipe open.
+        log = tempfile.TemporaryFile()
+        self.started.append(subprocess.Popen([*self.enter, self.programs / "mayfly-oci", *map(str, words)], env={**self.env, **(env or {})},
+                                             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, **popen))
+        self.started[-1].log = log
+        return self.started[-1]
+
+    def wait(self, running, code=0):
+        found = running.wait(2 * PATIENCE)
+        running.log.seek(0)
+        said = running.log.read().decode(errors="replace")
+        assert code is None or found == code, f"status {found}, expected {code}: {said}"
+        assert "Sanitizer" not in said and "runtime error:" not in said, said
+        return said
+
+    def run(self, *words, code=0, env=None):
+        return self.wait(self.start(*words, env=env), code)
+
+    def state(self, name):
+        return json.loads(self.run("state", name))
+
+    def until(self, name, status):
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            said = self.run("state", name, code=None)
+            if said.startswith("{") and json.loads(said)["status"] == status:
+                return json.loads(said)
+            assert time.monotonic() < deadline, said
+            time.sleep(0.02)
+
+    def status(self, name):
+        return json.loads((self.outside / "run/mayfly-oci" / name / "status.json").read_text())
+
+    def processes(self):
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                ours = f"FAKE_FOLDER={self.folder}".encode() in (entry / "environ").read_bytes().split(b"\0")
+                if ours and "State:\tZ" not in (entry / "status").read_text():
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+        return found
+
+    def check_nothing_left(self):
+        deadline = time.monotonic() + PATIENCE
+        while self.processes():
+            assert time.monotonic() < deadline, self.processes()
+            time.sleep(0.02)
+        for place in ("run/mayfly-oci/*", "var/lib/mayfly/jails/mayfly/*", "var/lib/mayfly/tmp/*"):
+            assert not list(self.outside.glob(place)), place
+
+    def close(self):
+        for each in self.started:
+            each.kill()
+            each.wait(PATIENCE)
+            each.log.close()
+        deadline = time.monotonic() + PATIENCE
+        while self.processes() and time.monotonic() < deadline:
+            for pid in self.processes():
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.02)
+        self.holder.kill()
+        self.holder.wait(PATIENCE)
+        self.holder.stdout.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def oci():
+    tool = Oci()
+    yield tool
+    tool.close()
+
+
+# ---- a whole life ----
+
+def test_a_whole_life(oci):
+    bundle = oci.bundle("sleep", "1000")
+    pid_file = bundle / "pid"
+    oci.run("create", "--bundle", bundle, "--pid-file", pid_file, "one")
+    assert oci.state("one")["status"] == "created" and oci.state("one")["pid"] == int(pid_file.read_text())
+    assert "exists already" in oci.run("create", "--bundle", bundle, "one", code=1)
+    oci.run("start", "one")
+    assert oci.state("one")["status"] == "running"
+    assert "not stopped" in oci.run("delete", "one", code=1)
+    oci.run("kill", "one", "TERM")
+    oci.until("one", "stopped")
+    assert oci.status("one")["exit_code"] == 128 + signal.SIGTERM
+    oci.run("delete", "one")
+    assert "does not exist" in oci.run("delete", "one", code=1)
+    oci.run("delete", "--force", "one")
+    oci.check_nothing_left()
+
+
+def test_run_hands_on_status_and_signals(oci):
+    assert oci.run("run", "--bundle", oci.bundle("sh", "-c", "echo said; exit 7"), "one", code=7) == "said\n"
+    running = oci.start("run", "--bundle", oci.bundle("sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.05; done"), "two")
+    oci.until("two", "running")
+    time.sleep(0.2)  # the shell sets its trap
+    running.terminate()
+    oci.wait(running, 9)
+    oci.check_nothing_left()
+
+
+def test_exec(oci):
+    """--user counts although the container's process names none; signals go to the command."""
+    oci.run("run", "--detach", "--bundle", oci.bundle("sleep", "1000"), "one")
+    assert json.loads(oci.run("exec", "--user", "5:6", "one", "printenv", "REQUEST"))["user"] == ["5:6"]
+    running = oci.start("exec", "one", "sh", "-c", "trap 'exit 9' TERM; echo ready >&2; while :; do sleep 0.05; done")
+    time.sleep(1)
+    running.terminate()
+    assert "ready" in oci.wait(running, 9)
+    oci.run("delete", "--force", "one")
+    oci.check_nothing_left()
+
+
+# ---- what never started ----
+
+def test_killed_before_it_started(oci):
+    """No error is told that is none; what processes do not notice, one that has yet to be does not notice either."""
+    bundle = oci.bundle("sleep", "1000")
+    oci.run("--log", bundle / "log", "create", "--bundle", bundle, "one")
+    oci.run("kill", "one", "WINCH")
+    assert oci.state("one")["status"] == "created"
+    oci.run("kill", "one", "TERM")
+    oci.until("one", "stopped")
+    assert not (bundle / "log").exists() and oci.status("one")["state"] == "exited"
+    oci.run("delete", "one")
+    oci.check_nothing_left()
+
+
+@pytest.mark.parametrize("words", [("delete", "--force", "one"), ("kill", "one", "KILL")])
+def test_ended_while_it_is_created(oci, words):
+    slow = oci.folder / "slow"
+    slow.mkdir()
+    (slow / "mkfs.erofs").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (slow / "mkfs.erofs").chmod(0o755)
+    creating = oci.start("create", "--bundle", oci.bundle(), "one", env={"PATH": f"{slow}:{oci.env['PATH']}"})
+    oci.until("one", "creating")
+    assert "creating" in oci.run("start", "one", code=1)
+    oci.run(*words)
+    assert "was killed" in oci.wait(creating, 1)
+    oci.check_nothing_left()
+    oci.run("run", "--bundle", oci.bundle(), "one")
+    oci.check_nothing_left()
+
+
+def test_remains_without_a_state(oci):
+    """Of a create that was killed before its first word."""
+    (oci.outside / "run/mayfly-oci/one").mkdir(parents=True, mode=0o700)
+    (oci.outside / "run/mayfly-oci").chmod(0o700)
+    assert "does not exist" in oci.run("delete", "one", code=1)
+    oci.check_nothing_left()
+
+
+def test_a_pid_file_that_cannot_be_written(oci):
+    """No engine would know of the container, so there is none."""
+    assert "--pid-file" in oci.run("create", "--bundle", oci.bundle("sleep", "1000"), "--pid-file", oci.folder / "nosuch/pid", "one", code=1)
+    oci.check_nothing_left()
+
+
+def test_a_pid_file_is_written_through_no_link(oci):
+    (oci.folder / "precious").write_text("x")
+    (oci.folder / "pid.mayfly").symlink_to(oci.folder / "precious")
+    oci.run("create", "--bundle", oci.bundle(), "--pid-file", oci.folder / "pid", "one")
+    assert (oci.folder / "precious").read_text() == "x" and int((oci.folder / "pid").read_text()) == oci.state("one")["pid"]
+    oci.run("delete", "--force", "one")
+    oci.check_nothing_left()
+
+
+def test_a_cgroup_of_somebody_else(oci):
+    """Neither joined nor ended."""
+    other = subprocess.Popen(["sleep", "1000"])
+    try:
+        shared = oci.outside / "sys/fs/cgroup/memory/shared"
+        shared.mkdir(parents=True)
+        (shared / "cgroup.procs").write_text(f"{other.pid}\n")
+        bundle = oci.bundle()
+        oci.write(bundle, {**SPEC, "linux": {**SPEC["linux"], "cgroupsPath": "/shared"}})
+        assert "in use" in oci.run("create", "--bundle", bundle, "one", code=1)
+        assert other.poll() is None and (shared / "cgroup.procs").read_text() == f"{other.pid}\n"
+        oci.check_nothing_left()
+    finally:
+        other.kill()
+        other.wait(PATIENCE)
+
+
+# ---- what does not let go ----
+
+def test_a_guest_that_says_nothing_without_end(oci):
+    oci.run("run", "--detach", "--bundle", oci.bundle(), "one", env={"FAKE_MACHINE": "empty-flood"})
+    oci.run("kill", "one", "KILL")
+    oci.until("one", "stopped")
+    oci.run("delete", "one")
+    oci.check_nothing_left()
+
+
+@pytest.mark.parametrize("words", [("kill", "one", "KILL"), ("delete", "--force", "one")])
+def test_a_keeper_that_hangs(oci, words):
+    oci.run("run", "--detach", "--bundle", oci.bundle("sleep", "1000"), "one")
+    os.kill(oci.state("one")["pid"], signal.SIGSTOP)
+    oci.run(*words)
+    if words[0] == "kill":
+        oci.until("one", "stopped")
+        oci.run("delete", "one")
+    oci.check_nothing_left()
+
+
+def test_killed_keeper_and_jailer(oci):
+    """Nobody is left to remove the jail but delete."""
+    oci.run("run", "--detach", "--bundle", oci.bundle("sleep", "1000"), "one")
+    status = oci.status("one")
+    os.kill(status["keeper"]["pid"], signal.SIGSTOP)
+    for name in ("jailer", "keeper"):
+        os.kill(status[name]["pid"], signal.SIGKILL)
+    oci.until("one", "stopped")
+    assert list(oci.outside.glob("var/lib/mayfly/jails/mayfly/*"))
+    oci.run("delete", "one")
+    oci.check_nothing_left()
+
+
+def test_many_look_at_once(oci):
+    """Whoever looks whether a keeper lives does not make another believe that it does."""
+    oci.run("run", "--detach", "--bundle", oci.bundle("sleep", "1000"), "one")
+    keeper = oci.state("one")["pid"]
+    os.kill(keeper, signal.SIGKILL)
+    oci.until("one", "stopped")
+    looking = [oci.start("state", "one") for _ in range(24)]
+    assert all(json.loads(oci.wait(each))["status"] == "stopped" for each in looking)
+    oci.run("delete", "one")
+    oci.check_nothing_left()
