@@ -142,7 +142,7 @@ def test_whole_page(mayfly, files):
     running.send(b"ip addr add 172.16.0.2/30 dev eth0 && ip link set eth0 up && echo u''p\n")
     running.expect(rb"\nup\r?\n")
     net = ["nsenter", f"--net=/proc/{running.pid}/ns/net"]
-    done = subprocess.run([*net, "ping", "-c", "3", "-W", str(PATIENCE), "172.16.0.2"], capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
+    done = subprocess.run([*net, "ping", "-c", "3", "-w", str(PATIENCE), "172.16.0.2"], capture_output=True, text=True, timeout=2 * PATIENCE, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     running.send(b"reboot -f\n")
     assert running.wait().code == 0
