@@ -221,8 +221,11 @@ def test_killed_outright(tool, outside):
     tool.check_nothing_left()
 
 
+AT_ONCE, IN_A_ROW = (int(os.environ.get(name, "4")) for name in ("MAYFLY_AT_ONCE", "MAYFLY_IN_A_ROW"))
+
+
 def test_many(tool):
-    """Four at once and four in a row."""
+    """Some at once and some in a row."""
     failed = []
 
     def one(number):
@@ -231,12 +234,12 @@ def test_many(tool):
         except (AssertionError, subprocess.TimeoutExpired) as error:
             failed.append(error)
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(4)]
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(AT_ONCE)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    for number in range(4):
+    for number in range(IN_A_ROW):
         one(number)
     assert not failed, failed[0]
     tool.check_nothing_left()
