@@ -132,7 +132,6 @@ static int end_keeper(struct oci_container *c, struct error *err)
 {
 	const struct process keeper = oci_state_process(c, "keeper");
 	int pid;
-
 	const char *status = oci_state_status(c, &pid);
 
 	if (strcmp(status, "stopped") == 0)

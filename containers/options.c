@@ -18,7 +18,7 @@
 #define DEFAULT_SIZE   (16ull << 30)
 #define SECONDS_MAX    31536000 /* a year */
 
-enum option_kind { FLAG, TEXT, LIST, MEMORY, CPUS, SECONDS, LINES };
+enum option_kind { FLAG, TEXT, LIST, MEMORY, BYTES, CPUS, SECONDS, LINES };
 
 #define RUN     (1u << COMMAND_RUN)
 #define PS      (1u << COMMAND_PS)
@@ -86,7 +86,7 @@ static const struct option options[] = {
 	{ "timestamps", 't', LOGS, FLAG, NULL, "with the time of each line", INTO(timestamps) },
 	{ "time", 't', STOP, SECONDS, "SECONDS", "how long to wait before it is killed", INTO(stop_timeout) },
 	{ "signal", 's', KILL, TEXT, "SIGNAL", "by name or number [KILL]", INTO(signal) },
-	{ "max-size", 0, CP, MEMORY, "SIZE", "what a container may send at most; a file counts as 16K at least [16G]",
+	{ "max-size", 0, CP, BYTES, "SIZE", "what a container may send at most; a file counts as 16K at least [16G]",
 	  INTO(max_size) },
 	{ "force", 'f', RM, FLAG, NULL, "kill it first when it runs", INTO(force) },
 };
@@ -186,6 +186,8 @@ static int store(struct options *out, const struct option *o, const char *value,
 		if (!read_size(value, dst) || *(uint64_t *)dst < MEMORY_MIN || *(uint64_t *)dst > MEMORY_MAX)
 			return fail_value(err, o, value, "32M or more, as in 256M or 2G");
 		return 0;
+	case BYTES:
+		return read_size(value, dst) ? 0 : fail_value(err, o, value, "a size, as in 256M or 2G");
 	case CPUS:
 		if (!words_number(value, dst) || *(uint64_t *)dst < 1 || *(uint64_t *)dst > CPUS_MAX)
 			return fail_value(err, o, value, "a whole number of CPUs, 1 to 32");

@@ -14,7 +14,7 @@ from fcntl import ioctl
 from pathlib import Path
 from termios import TIOCSWINSZ, tcgetattr
 
-from harness import BUILD, PATIENCE, Running, artifact
+from harness import BUILD, PATIENCE, Running, artifact, has_variable, processes_where
 
 # Of each run its own: what is left behind is looked for, and ended, by user, and another run on the same host may be going on.
 UID = 50000 + os.getpid() % 10000
@@ -95,15 +95,7 @@ class Tool:
 
     def processes(self):
         """Everything that runs for this user's tool, the tool included. The monitor has no environment: it is known by its user."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            try:
-                ours = os.geteuid() == 0 and entry.stat().st_uid == UID or f"HOME={self.home}".encode() in (entry / "environ").read_bytes().split(b"\0")
-                if ours and entry.name.isdigit() and "State:\tZ" not in (entry / "status").read_text():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-        return found
+        return processes_where(lambda entry: os.geteuid() == 0 and entry.stat().st_uid == UID or has_variable(entry, f"HOME={self.home}"))
 
     def wait_no_processes(self):
         deadline = time.monotonic() + PATIENCE

@@ -99,6 +99,23 @@ class Collector(threading.Thread):
                 return
 
 
+def has_variable(entry, variable):
+    """Whether the process of that folder of /proc was started with NAME=VALUE."""
+    return variable.encode() in (entry / "environ").read_bytes().split(b"\0")
+
+
+def processes_where(ours):
+    """{pid: command line} of the processes of whose folder in /proc that is true; zombies are none."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if ours(entry) and "State:\tZ" not in (entry / "status").read_text(errors="replace"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+    return found
+
+
 class Running:
     """A mayfly process in a session of its own; close() ends whatever is left of it."""
 

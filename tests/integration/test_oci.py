@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import PATIENCE, artifact
+from harness import PATIENCE, artifact, has_variable, processes_where
 
 FAKE = Path(__file__).with_name("fake_machine.py")
 SPEC = {
@@ -90,15 +90,7 @@ class Oci:
         return json.loads((self.outside / "run/mayfly-oci" / name / "status.json").read_text())
 
     def processes(self):
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                ours = f"FAKE_FOLDER={self.folder}".encode() in (entry / "environ").read_bytes().split(b"\0")
-                if ours and "State:\tZ" not in (entry / "status").read_text():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-        return found
+        return processes_where(lambda entry: has_variable(entry, f"FAKE_FOLDER={self.folder}"))
 
     def check_nothing_left(self):
         deadline = time.monotonic() + PATIENCE
