@@ -2,8 +2,17 @@
 
 import pytest
 
-from harness import Vmm, sparse
+from harness import IN_LAB, Vmm, sparse
 from net_peer import Namespace
+from standstill import what_they_do
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure in the lab says what the machines do that are still there: it may be that they do nothing."""
+    report = (yield).get_result()
+    if IN_LAB and call.when == "call" and report.failed:
+        report.sections.append(("machines still running", what_they_do()))
 
 
 def pytest_collection_modifyitems(config, items):
