@@ -18,7 +18,7 @@ from mayfly import ApiError
 from net_peer import Echo, Stream
 from test_guest import configure, is_as_modelled, succeeded
 from test_snapshot import MIB, Snapshot, begin, create, end, load, talk
-from test_snapshot_hostile import wait_traced
+from test_snapshot_hostile import traced
 
 KILLS = int(os.environ.get("MAYFLY_BACKGROUND_KILLS", "50"))
 TRAILER = 4096
@@ -285,9 +285,7 @@ def test_drivers_that_break_rules_meanwhile(release, scratch, tmp_path, device):
     events = api.events(timeout=PATIENCE)
     vm.expect(rb"ready")
     vm.send(b"g")
-    tracer = subprocess.Popen(["strace", "-qq", "-o", "/dev/null", "-p", str(vm.pid), "-e", "trace=pwrite64", "--inject=pwrite64:delay_enter=5000"])
-    try:
-        wait_traced(vm.pid)
+    with traced(vm.pid, "-o", "/dev/null", "-e", "trace=pwrite64", "--inject=pwrite64:delay_enter=5000"):
         for _ in range(5):
             create(api, front)
             write_behind(api, back)
@@ -295,9 +293,6 @@ def test_drivers_that_break_rules_meanwhile(release, scratch, tmp_path, device):
             written(events, back)
             same(front, back)
         assert "bye" not in vm.said()
-    finally:
-        tracer.kill()
-        tracer.wait()
     end(vm)
 
 
@@ -365,9 +360,7 @@ def test_error_while_the_guest_waits(release, tmp_path):
     events = api.events(timeout=PATIENCE)
     vm.expect(rb"round 0\b")
     api.pause()
-    tracer = subprocess.Popen(["strace", "-qq", "-o", "/dev/null", "-p", str(vm.pid), "-e", "trace=pwrite64", "--inject=pwrite64:delay_enter=200000"])
-    try:
-        wait_traced(vm.pid)
+    with traced(vm.pid, "-o", "/dev/null", "-e", "trace=pwrite64", "--inject=pwrite64:delay_enter=200000"):
         write_behind(api, snap)
         vm.send(b"ab")
         api.resume()
@@ -375,9 +368,6 @@ def test_error_while_the_guest_waits(release, tmp_path):
         resource.prlimit(vm.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         assert "File too large" in told(events, "snapshot_failed", "snapshot_written")["error"]
         vm.expect(rb"round %d\b" % after(0, b"ab"), timeout=5)
-    finally:
-        tracer.kill()
-        tracer.wait()
     vm.send(b"q")
     assert "bye" in succeeded(vm.wait())
 

@@ -132,6 +132,18 @@ def test_killed_at_any_time(in_memory):
     succeeded(guest.vm.wait())
 
 
+@contextlib.contextmanager
+def traced(pid, *options):
+    """By strace, from the first line of the block on."""
+    tracer = subprocess.Popen(["strace", "-qq", *map(str, options), "-p", str(pid)])
+    try:
+        wait_traced(pid)
+        yield
+    finally:
+        tracer.kill()  # SIGTERM makes it let go of each process in turn, and it waits for ever for one whose first thread has ended
+        tracer.wait()
+
+
 # System calls of a create, in their order; before each it is killed. The first rename is the memory's.
 MOMENTS = [("ftruncate", 1, "old"), ("pwrite64", 1, "old"), ("pwrite64", 3, "old"), ("fsync", 1, "old"), ("fsync", 2, "old"), ("rename", 1, "old"),
            ("rename", 2, "none"), ("fsync", 3, "new"), ("fsync", 4, "new"), ("sendmsg", 1, "new")]
@@ -146,32 +158,15 @@ def test_killed_before_a_system_call(release, tmp_path, call, nth, left):
     guest.step(ord("a"))
     guest.api.pause()
     log = tmp_path / "strace"
-    tracer = subprocess.Popen(["strace", "-qq", "-o", log, "-p", str(guest.vm.pid), "-e", f"trace={call}", f"--inject={call}:signal=KILL:when={nth}"])
-    try:
-        wait_traced(guest.vm.pid)
+    with traced(guest.vm.pid, "-o", log, "-e", f"trace={call}", f"--inject={call}:signal=KILL:when={nth}"):
         asked = guest.ask()
         assert not answered(asked)
         guest.vm.wait()
-    finally:
-        tracer.kill()
-        tracer.wait()
     if left == "none":
         with pytest.raises(ApiError, match="the memory file is of another snapshot"):
             load(release, snap)
     else:
         assert guest.load(snap, [0, ord("a")]) == {"old": 0, "new": ord("a")}[left]
-
-
-@contextlib.contextmanager
-def traced(pid, *options):
-    """By strace, from the first line of the block on."""
-    tracer = subprocess.Popen(["strace", "-qq", *map(str, options), "-p", str(pid)])
-    try:
-        wait_traced(pid)
-        yield
-    finally:
-        tracer.terminate()
-        tracer.wait()
 
 
 # Only one that is written in the background lets the guest run, which may end then.
