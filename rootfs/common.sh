@@ -4,6 +4,8 @@
 set -euo pipefail
 export LC_ALL=C
 umask 022
+# mke2fs and others lie where Debian lets only root look.
+export PATH=$PATH:/usr/sbin:/sbin
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=${BUILD:-$top/build}
