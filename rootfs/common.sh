@@ -13,7 +13,7 @@ build=${BUILD:-$top/build}
 kernel_dir=$build/kernel
 # shellcheck disable=SC2034
 image_dir=$build/images
-# One fixed time for every file made here, so that two builds are the same byte for byte.
+# One fixed time for every file made here, so that two builds are the same.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-1735689600}
 
 say()
