@@ -16,6 +16,7 @@
 #include "jail.h"
 #include "mounts.h"
 #include "privileges.h"
+#include "retry.h"
 #include "text.h"
 
 #define OWN_WORDS 11 /* of the program's arguments come from us */
@@ -113,6 +114,7 @@ int jail_become(struct jail *jail, int report, struct error *err)
 	const bool cloned = report >= 0;
 	struct pollfd parent = { .fd = report };
 	sigset_t none;
+	char byte;
 	int fd, ret = enter(jail, cloned, err);
 
 	/* Its own PID, unless a process outside of its namespace does that. */
@@ -128,12 +130,13 @@ int jail_become(struct jail *jail, int report, struct error *err)
 	for (fd = 0; jail->options.daemonize && fd <= STDERR_FILENO; fd++)
 		(void)dup2(jail->null, fd);
 	/* After every change of user, which would take it back. */
-	if (jail->options.cleanup) {
+	if (jail->options.cleanup)
 		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-		/* Nobody reads any more: it died before that. Its PID is not seen from another namespace. */
-		if (poll(&parent, 1, 0) != 0)
-			return error_set(err, -ECHILD, "--cleanup: the process that would clean up has ended");
-	}
+	/* The byte: its PID is noted, so whoever hears of the program finds it. A hangup: its parent died before that
+	 * signal was asked for. */
+	if (cloned &&
+	    (RETRY_INTERRUPTED(read(report, &byte, 1)) != 1 || (jail->options.cleanup && poll(&parent, 1, 0) != 0)))
+		return error_set(err, -ECHILD, "process: the jailer has ended before the program began");
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)umask(jail->umask);

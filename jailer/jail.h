@@ -39,8 +39,8 @@ int jail_fail(const struct jail *jail, const struct error *err, int code);
 /*
  * jail_become - turn this process into the jailed program
  * report: -1; or it was started for that, in the cgroup and with the namespaces that clone3 makes, by a process that
- * notes its PID and reads from this pipe. Returns only when that failed, a negative errno with the sentence; what was
- * made on the host is still there, and the process may undo it if there is no report.
+ * notes its PID, sends a byte through this socket then, and reads from it. Returns only when that failed, a negative
+ * errno with the sentence; what was made on the host is still there, and the process may undo it if there is no report.
  */
 int jail_become(struct jail *jail, int report, struct error *err);
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -215,7 +216,7 @@ static pid_t start(struct jail *jail, int *failed)
 	int report[2], code = 0;
 	pid_t pid = -1;
 
-	if (pipe2(report, O_CLOEXEC) == 0) {
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, report) == 0) {
 		jail->cpu_us += jail_cpu_us();
 		pid = start_child(jail);
 		if (pid == 0) {
@@ -232,6 +233,8 @@ static pid_t start(struct jail *jail, int *failed)
 		code = jail_fail(jail, &err, EXIT_HOST_CANNOT);
 		(void)kill(pid, SIGKILL);
 	} else {
+		/* It may go on, unless it has failed meanwhile. */
+		(void)!send(report[0], "", 1, MSG_NOSIGNAL);
 		code = listen_to(report[0], 0);
 		if (!code)
 			code = check_exec(jail, pid);
