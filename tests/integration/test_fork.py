@@ -1,5 +1,6 @@
 """Forks: copies of a microVM made by the kernel's copy-on-write, each going its own way from there."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -72,10 +73,9 @@ def family():
         copy.console.close()
         if copy.api:
             copy.api.hang_up()
-        try:
-            os.kill(copy.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+        with contextlib.suppress(OSError):  # gone; or the number is another's by now
+            if Path(f"/proc/{copy.pid}/comm").read_text() in ("mayfly\n", "mayfly-debug\n"):
+                os.kill(copy.pid, signal.SIGKILL)
 
 
 def fork(vmm, api, family, names, **body):
