@@ -19,8 +19,8 @@ def read(path):
 
 
 def thread(task):
-    stack = " < ".join(line.split()[-1].split("+")[0] for line in read(task / "stack").splitlines()[:6])
-    return f"  {read(task / 'comm'):<16} {read(task / 'syscall').split()[0]:>4}  {stack}"
+    stack = " < ".join(line.rpartition(" ")[2].partition("+")[0] for line in read(task / "stack").splitlines()[:6])
+    return f"  {read(task / 'comm'):<16} {read(task / 'syscall').partition(' ')[0]:>4}  {stack}"
 
 
 def counters():
