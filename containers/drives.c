@@ -232,7 +232,13 @@ int drives_make_erofs(const char *source, const struct places *p, struct error *
 {
 	int fd = make_nameless(p, err), ret;
 	char path[32], folder[PATH_MAX];
-	const char *argv[] = { "mkfs.erofs", "--quiet", path, folder, NULL };
+	const char *argv[] = { "mkfs.erofs",
+			       "--quiet",
+			       "--exclude-path=" DRIVES_SCRATCH,
+			       "--exclude-path=" DRIVES_SCRATCH ".new",
+			       path,
+			       folder,
+			       NULL };
 	const int keep[] = { fd, -1 };
 	struct spawn spawn = {
 		.argv = argv, .in = -1, .out = -1, .err = STDERR_FILENO, .keep = keep, .death_signal = SIGKILL

@@ -14,6 +14,7 @@
 #include "control.h"
 #include "oci_cgroup.h"
 #include "oci_commands.h"
+#include "oci_hooks.h"
 #include "oci_spec.h"
 #include "oci_state.h"
 #include "signal_names.h"
@@ -41,6 +42,8 @@ int oci_start(const struct oci_options *o, const struct places *places, struct e
 		ret = error_set(err, -EINVAL, "cannot start a container that is %s", status);
 	else
 		ret = oci_control_ask(&c, CONTROL_START, START_PATIENCE_MS, err);
+	if (!ret)
+		oci_hooks_poststart(o, &c, pid);
 	oci_state_close(&c);
 	return ret ? -1 : 0;
 }
@@ -173,7 +176,11 @@ int oci_remove(const struct oci_options *o, const struct places *places, struct 
 		oci_cgroup_remove(oci_state_text(c, "cgroup"), json_is_true(json_object_get(c->state, "cgroup_made")));
 	if (*c->machine.id)
 		ret = instance_remove_jail(places, &c->machine, err);
-	return ret ? ret : oci_state_remove(o->root, c, err);
+	if (!ret)
+		ret = oci_state_remove(o->root, c, err);
+	if (!ret)
+		oci_hooks_poststop(o, c);
+	return ret;
 }
 
 int oci_delete(const struct oci_options *o, const struct places *places, struct error *err)

@@ -17,6 +17,7 @@
 #include "oci_cgroup.h"
 #include "oci_commands.h"
 #include "oci_disks.h"
+#include "oci_hooks.h"
 #include "oci_machine.h"
 #include "oci_network.h"
 #include "oci_process.h"
@@ -190,6 +191,8 @@ static int describe(struct creation *c, struct error *err)
 	json_object_set(state, "process", json_object_get(c->spec.json, "process"));
 	if (c->spec.annotations)
 		json_object_set(state, "annotations", c->spec.annotations);
+	if (c->spec.hooks)
+		json_object_set(state, "hooks", c->spec.hooks);
 	status_set_process(state, "keeper", &self);
 	return oci_state_save(&c->container, err);
 }
@@ -223,13 +226,16 @@ static int join_cgroup(struct creation *c, struct error *err)
 static void keep(struct creation *c)
 {
 	struct error err = { 0 };
-	int control, code = EXIT_TOOL_FAILED, ret;
+	int control, code = EXIT_TOOL_FAILED, ret, outside = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 
 	(void)setsid();
 	(void)!chdir("/");
 	ret = describe(c, &err);
 	if (!ret)
 		ret = oci_network_join(c->spec.netns, &err);
+	if (!ret)
+		ret = oci_hooks_create(&c->container, outside, &err);
+	close(outside);
 	if (!ret)
 		ret = join_cgroup(c, &err);
 	control = ret ? -1 : oci_control_listen(&c->container, OCI_CONTROL, SOCK_SEQPACKET, &err);

@@ -14,8 +14,6 @@
 #include "tar_files.h"
 #include "text.h"
 
-#define SCRATCH_NAME "mayfly-scratch.ext4"
-
 /* ---- what can be had ---- */
 
 static bool is_below(const char *path, const char *folder)
@@ -105,7 +103,7 @@ static int open_folder(const char *bundle, struct error *err)
 /* Whole before it has its name. */
 static int make_scratch(int folder, uint64_t size, struct error *err)
 {
-	static const char fresh[] = SCRATCH_NAME ".new";
+	static const char fresh[] = DRIVES_SCRATCH ".new";
 	int fd, ret;
 
 	(void)unlinkat(folder, fresh, 0);
@@ -113,7 +111,7 @@ static int make_scratch(int folder, uint64_t size, struct error *err)
 	if (fd < 0)
 		return error_set(err, -errno, "the writable layer: %s", strerror(errno));
 	ret = drives_make_ext4(fd, size, true, err);
-	if (!ret && renameat(folder, fresh, folder, SCRATCH_NAME))
+	if (!ret && renameat(folder, fresh, folder, DRIVES_SCRATCH))
 		ret = error_set(err, -errno, "the writable layer: %s", strerror(errno));
 	if (!ret)
 		return fd;
@@ -133,7 +131,7 @@ static int add_scratch(const char *bundle, const char *word, struct drives *out,
 	folder = open_folder(bundle, err);
 	if (folder < 0)
 		return folder;
-	fd = openat(folder, SCRATCH_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(folder, DRIVES_SCRATCH, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT)
 		fd = make_scratch(folder, size, err);
 	else if (fd < 0)

@@ -36,14 +36,8 @@ static json_t *describe(struct oci_container *c)
 {
 	int pid;
 	const char *status = oci_state_status(c, &pid);
-	json_t *annotations = json_object_get(c->state, "annotations");
-	json_t *json = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:s}", "ociVersion", OCI_VERSION, "id", c->id,
-				 "status", status, "pid", pid, "bundle", oci_state_text(c, "bundle"), "rootfs",
-				 oci_state_text(c, "rootfs"), "created", oci_state_text(c, "created"), "owner", "");
 
-	if (annotations)
-		json_object_set(json, "annotations", annotations);
-	return json;
+	return oci_state_describe(c, status, pid);
 }
 
 int oci_state(const struct oci_options *o, const struct places *places, struct error *err)
@@ -209,14 +203,16 @@ int oci_features(const struct oci_options *o, const struct places *places, struc
 	(void)o;
 	(void)places;
 	(void)err;
-	return print(json_pack("{s:s, s:s, s:[], s:[s,s,s,s], s:{s:[s,s,s,s,s,s], s:{s:b}, s:{s:b, s:b, s:b}, s:{s:b}, "
-			       "s:{s:b}}, s:{s:s}}",
-			       "ociVersionMin", "1.0.0", "ociVersionMax", OCI_VERSION, "hooks", "mountOptions", "bind",
-			       "rbind", "ro", "rw", "linux", "namespaces", "cgroup", "ipc", "mount", "network", "pid",
-			       "uts", "seccomp", "enabled", 0, "cgroup", "v1", 1, "v2", 1, "systemd", 0, "apparmor",
-			       "enabled", 0, "selinux", "enabled", 0, "annotations", "org.mayfly.version",
-			       MAYFLY_VERSION),
-		     JSON_INDENT(2));
+	return print(
+		json_pack(
+			"{s:s, s:s, s:[s,s,s,s], s:[s,s,s,s], s:{s:[s,s,s,s,s,s], s:{s:b}, s:{s:b, s:b, s:b}, s:{s:b}, "
+			"s:{s:b}}, s:{s:s}}",
+			"ociVersionMin", "1.0.0", "ociVersionMax", OCI_VERSION, "hooks", "prestart", "createRuntime",
+			"poststart", "poststop", "mountOptions", "bind", "rbind", "ro", "rw", "linux", "namespaces",
+			"cgroup", "ipc", "mount", "network", "pid", "uts", "seccomp", "enabled", 0, "cgroup", "v1", 1,
+			"v2", 1, "systemd", 0, "apparmor", "enabled", 0, "selinux", "enabled", 0, "annotations",
+			"org.mayfly.version", MAYFLY_VERSION),
+		JSON_INDENT(2));
 }
 
 static const char example[] =

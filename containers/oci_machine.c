@@ -131,7 +131,7 @@ int oci_machine_plan(const struct oci_spec *spec, const char *id, struct oci_mac
 		.hostname = m->hostname, .kernel_args = m->args, .drives = &m->drives, .network = &m->network
 	};
 	ret = oci_machine_size(spec, &m->config.memory, &m->config.cpus, err);
-	if (!ret && spec->network == OCI_NETWORK_PATH)
+	if (!ret)
 		ret = oci_network_open(&m->card, err);
 	if (!ret)
 		ret = add_network(m, err);

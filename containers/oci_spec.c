@@ -229,6 +229,8 @@ static int parse_lists(json_t *json, const char *where, struct oci_process *out,
 		ret = get_list(capabilities, where, "bounding", &out->bounding, err);
 	if (!ret)
 		ret = get_list(capabilities, where, "ambient", &out->ambient, err);
+	if (!ret)
+		ret = get_list(capabilities, where, "inheritable", &out->inheritable, err);
 	if (ret)
 		return ret;
 	if (!out->args || !*json_string_value(json_array_get(out->args, 0)))
@@ -417,7 +419,6 @@ static int parse_namespaces(json_t *list, struct oci_spec *out, struct error *er
 		if (strcmp(type, "network") == 0) {
 			network = true;
 			out->netns = path && *path ? path : NULL;
-			out->network = out->netns ? OCI_NETWORK_PATH : OCI_NETWORK_NONE;
 		} else if (strcmp(type, "pid") == 0) {
 			pid = !path || !*path;
 		}
@@ -523,21 +524,47 @@ static int parse_root(json_t *json, const char *bundle, struct oci_spec *out, st
 	return len < PATH_MAX ? 0 : error_set(err, -ENAMETOOLONG, "root.path: too long");
 }
 
-/* Programs of the host that a runtime would have to call at its steps. */
-static int refuse_hooks(json_t *json, struct error *err)
+static int parse_hook(json_t *hook, const char *when, struct error *err)
 {
-	const char *when;
-	json_t *hooks, *list;
-	int ret = get_object(json, OCI_CONFIG, "hooks", &hooks, err);
+	int64_t seconds = 1;
+	const char *path;
+	char where[64];
+	json_t *list;
+	int ret;
 
-	if (ret)
-		return ret;
-	json_object_foreach(hooks, when, list) if (json_array_size(list)) return error_set(
-		err, -ENOTSUP,
-		"hooks.%s: not supported (needs an engine that sets up the network before create, "
-		"as podman, containerd's CRI and CRI-O do)",
-		show_text(when));
-	return 0;
+	snprintf(where, sizeof(where), "hooks.%s", when);
+	ret = get_text(hook, where, "path", &path, err);
+	if (!ret && (!path || *path != '/'))
+		ret = needs(err, where, "path", "an absolute path");
+	if (!ret)
+		ret = get_list(hook, where, "args", &list, err);
+	if (!ret)
+		ret = get_list(hook, where, "env", &list, err);
+	return ret ? ret : get_number(hook, where, "timeout", 1, INT32_MAX, &seconds, err);
+}
+
+/* Programs of the host that are called at some steps. Within the container there are no programs of the host. */
+static int parse_hooks(json_t *json, struct oci_spec *out, struct error *err)
+{
+	static const char *const outside[] = { "prestart", "createRuntime", "poststart", "poststop" };
+	static const char *const inside[] = { "createContainer", "startContainer" };
+	int ret = get_object(json, OCI_CONFIG, "hooks", &out->hooks, err);
+	json_t *list, *hook;
+	size_t i, at;
+
+	for (i = 0; !ret && i < sizeof(inside) / sizeof(inside[0]); i++)
+		if (json_array_size(json_object_get(out->hooks, inside[i])))
+			return error_set(err, -ENOTSUP,
+					 "hooks.%s: a microVM has nothing of the host that it could run within (needs "
+					 "createRuntime, poststart or poststop)",
+					 inside[i]);
+	for (i = 0; !ret && i < sizeof(outside) / sizeof(outside[0]); i++) {
+		list = json_object_get(out->hooks, outside[i]);
+		if (list && !json_is_null(list) && !json_is_array(list))
+			return needs(err, "hooks", outside[i], "a list");
+		json_array_foreach(list, at, hook) if ((ret = parse_hook(hook, outside[i], err))) break;
+	}
+	return ret;
 }
 
 static int parse_all(json_t *json, const char *bundle, struct oci_spec *out, struct error *err)
@@ -561,7 +588,7 @@ static int parse_all(json_t *json, const char *bundle, struct oci_spec *out, str
 	if (!ret)
 		ret = parse_mounts(json_object_get(json, "mounts"), out, err);
 	if (!ret)
-		ret = refuse_hooks(json, err);
+		ret = parse_hooks(json, out, err);
 	if (!ret)
 		ret = get_object(json, OCI_CONFIG, "linux", &os, err);
 	if (ret)

@@ -24,8 +24,8 @@ struct oci_process {
 	uint32_t uid, gid;
 	uint32_t groups[OCI_GROUPS];
 	unsigned int nr_groups;
-	int umask;                  /* OCI_UMASK_UNSET: not given */
-	json_t *bounding, *ambient; /* arrays of names, NULL: none */
+	int umask;                                /* OCI_UMASK_UNSET: not given */
+	json_t *bounding, *ambient, *inheritable; /* arrays of names, NULL: none */
 	bool terminal, no_new_privs, has_oom_score;
 	int oom_score_adj;
 	unsigned int rows, cols; /* 0: not given */
@@ -52,11 +52,6 @@ struct oci_resources {
 	const char *cpus, *mems; /* of the cpuset */
 };
 
-enum oci_network {
-	OCI_NETWORK_NONE, /* a namespace of its own with nothing in it */
-	OCI_NETWORK_PATH, /* the namespace that the engine has made */
-};
-
 struct oci_spec {
 	json_t *json; /* what all strings belong to */
 	struct oci_process process;
@@ -67,11 +62,11 @@ struct oci_spec {
 	struct oci_mount mounts[OCI_MOUNTS];
 	unsigned int nr_mounts;
 	struct oci_resources resources;
-	const char *cgroup; /* NULL: not given */
-	enum oci_network network;
-	const char *netns;
+	const char *cgroup;  /* NULL: not given */
+	const char *netns;   /* the namespace that the engine has made; NULL: an empty one */
 	json_t *sysctl;      /* an object of strings, or NULL */
 	json_t *annotations; /* an object of strings, or NULL */
+	json_t *hooks;       /* an object of lists that were checked, or NULL */
 	bool sandbox;        /* what keeps a pod together: nothing runs in it */
 };
 

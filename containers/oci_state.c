@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "jailer/remove.h"
+#include "oci_spec.h"
 #include "text.h"
 
 #define ANSWER_MAX    512
@@ -205,6 +206,18 @@ const char *oci_state_status(struct oci_container *c, int *pid)
 	if (state == INSTANCE_CREATED)
 		return strcmp(oci_state_text(c, "state"), "creating") == 0 ? "creating" : "created";
 	return faccessat(c->machine.dir, OCI_PAUSED, F_OK, 0) == 0 ? "paused" : "running";
+}
+
+json_t *oci_state_describe(const struct oci_container *c, const char *status, int pid)
+{
+	json_t *annotations = json_object_get(c->state, "annotations");
+	json_t *json = json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:s, s:s}", "ociVersion", OCI_VERSION, "id", c->id,
+				 "status", status, "pid", pid, "bundle", oci_state_text(c, "bundle"), "rootfs",
+				 oci_state_text(c, "rootfs"), "created", oci_state_text(c, "created"), "owner", "");
+
+	if (annotations)
+		json_object_set(json, "annotations", annotations);
+	return json;
 }
 
 /* ---- the end ---- */

@@ -53,6 +53,9 @@ int oci_state_save(const struct oci_container *container, struct error *err);
  */
 const char *oci_state_status(struct oci_container *container, int *pid);
 
+/* oci_state_describe - the state as engines and hooks are told it, which the caller releases; NULL: no memory. */
+json_t *oci_state_describe(const struct oci_container *container, const char *status, int pid);
+
 /* oci_state_text - a text of the state, "" when it has none. */
 const char *oci_state_text(const struct oci_container *container, const char *key);
 

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <linux/close_range.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,19 +18,27 @@
 
 #define KILL_PATIENCE_MS 5000 /* a process that was killed is gone long before */
 
-/* Where administrators' programs are is not in every user's PATH. */
-static void execute(const char *const *argv)
+static const char *name_of(const struct spawn *what)
 {
+	return what->path ? what->path : what->argv[0];
+}
+
+/* Where administrators' programs are is not in every user's PATH. */
+static void execute(const struct spawn *what)
+{
+	char *const *argv = (char *const *)(uintptr_t)what->argv;
 	const char *path = getenv("PATH");
 	char longer[PATH_MAX];
 
-	if (strchr(argv[0], '/')) {
-		execv(argv[0], (char *const *)(uintptr_t)argv);
+	if (what->environment)
+		environ = (char **)(uintptr_t)what->environment;
+	if (what->path || strchr(argv[0], '/')) {
+		execv(name_of(what), argv);
 		return;
 	}
 	snprintf(longer, sizeof(longer), "%s:/usr/sbin:/sbin", path ? path : "/usr/bin:/bin");
 	(void)setenv("PATH", longer, 1);
-	execvp(argv[0], (char *const *)(uintptr_t)argv);
+	execvp(argv[0], argv);
 }
 
 static void set_up(const struct spawn *what, pid_t parent)
@@ -67,11 +76,12 @@ pid_t spawn_start(const struct spawn *what, struct error *err)
 	ssize_t n;
 
 	if (pipe2(report, O_CLOEXEC))
-		return error_set(err, -errno, "%s: %s", what->argv[0], strerror(errno));
+		return error_set(err, -errno, "%s: %s", name_of(what), strerror(errno));
 	pid = fork();
 	if (pid == 0) {
 		set_up(what, parent);
-		execute(what->argv);
+		if (!what->netns || setns(what->netns, CLONE_NEWNET) == 0)
+			execute(what);
 		why = errno;
 		(void)!write(report[1], &why, sizeof(why));
 		_exit(127);
@@ -87,24 +97,48 @@ pid_t spawn_start(const struct spawn *what, struct error *err)
 		return pid;
 	if (pid > 0)
 		(void)waitpid(pid, NULL, 0);
-	return error_set(err, -why, "%s: %s%s", what->argv[0], strerror(why),
+	return error_set(err, -why, "%s: %s%s", name_of(what), strerror(why),
 			 why == ENOENT ? " (needs to be installed)" : "");
+}
+
+static bool ends_within(int pidfd, int ms)
+{
+	struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
+
+	return poll(&poll_fd, 1, ms) == 1;
+}
+
+/* Whether it ended by itself. */
+static bool kill_after(pid_t pid, int seconds)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	bool ended = fd < 0 || ends_within(fd, seconds > INT_MAX / 1000 ? -1 : seconds * 1000);
+
+	if (!ended)
+		(void)kill(pid, SIGKILL);
+	if (fd >= 0)
+		close(fd);
+	return ended;
 }
 
 int spawn_run(const struct spawn *what, struct error *err)
 {
 	pid_t pid = spawn_start(what, err);
+	bool late;
 	int status;
 
 	if (pid < 0)
 		return pid;
+	late = what->seconds && !kill_after(pid, what->seconds);
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
-			return error_set(err, -errno, "%s: %s", what->argv[0], strerror(errno));
+			return error_set(err, -errno, "%s: %s", name_of(what), strerror(errno));
+	if (late)
+		return error_set(err, -ETIMEDOUT, "%s: not done within %d s", name_of(what), what->seconds);
 	if (WIFSIGNALED(status))
-		return error_set(err, -EIO, "%s: ended by signal %d", what->argv[0], WTERMSIG(status));
+		return error_set(err, -EIO, "%s: ended by signal %d", name_of(what), WTERMSIG(status));
 	if (WEXITSTATUS(status))
-		return error_set(err, -EIO, "%s: failed with status %d", what->argv[0], WEXITSTATUS(status));
+		return error_set(err, -EIO, "%s: failed with status %d", name_of(what), WEXITSTATUS(status));
 	return 0;
 }
 
@@ -164,13 +198,6 @@ int process_signal(const struct process *process, int number)
 	ret = syscall(SYS_pidfd_send_signal, fd, number, NULL, 0) ? -errno : 0;
 	close(fd);
 	return ret;
-}
-
-static bool ends_within(int pidfd, int ms)
-{
-	struct pollfd poll_fd = { .fd = pidfd, .events = POLLIN };
-
-	return poll(&poll_fd, 1, ms) == 1;
 }
 
 bool process_end(const struct process *process, int patience_ms)

@@ -9,11 +9,16 @@
 #include "error.h"
 
 struct spawn {
-	const char *const *argv; /* argv[0] without a slash is looked for in PATH, /usr/sbin and /sbin */
-	int in, out, err;        /* become descriptors 0 to 2; -1: /dev/null */
-	const int *keep;         /* further descriptors that stay open under their numbers, ended by -1; NULL: none */
-	int death_signal;        /* what it gets when its parent dies; 0: nothing */
-	bool new_session;        /* what the terminal sends does not reach it */
+	const char
+		*path; /* of the program; NULL: argv[0] is, and without a slash looked for in PATH, /usr/sbin, /sbin */
+	const char *const *argv;
+	const char *const *environment; /* NULL: ours */
+	int in, out, err;               /* become descriptors 0 to 2; -1: /dev/null */
+	const int *keep;  /* further descriptors that stay open under their numbers, ended by -1; NULL: none */
+	int death_signal; /* what it gets when its parent dies; 0: nothing */
+	bool new_session; /* what the terminal sends does not reach it */
+	int netns;        /* descriptor of the network namespace that it runs in; 0: ours */
+	int seconds;      /* spawn_run kills it then; 0: it may take as long as it wants */
 };
 
 /*
@@ -22,7 +27,8 @@ struct spawn {
  */
 pid_t spawn_start(const struct spawn *what, struct error *err);
 
-/* spawn_run - start it and wait for its end; 0, or -EIO with the sentence when its status is not 0. */
+/* spawn_run - start it and wait for its end; 0, or an error with the sentence: -EIO its status
+ * is not 0, -ETIMEDOUT it was killed. */
 int spawn_run(const struct spawn *what, struct error *err);
 
 /* A process that stays the same one: PIDs are used again, a PID with its start time is not. */

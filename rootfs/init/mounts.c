@@ -102,23 +102,23 @@ static void make_devices(void)
 static int mount_system(struct error *err)
 {
 	static const struct {
-		const char *type, *where, *options;
+		const char *source, *type, *where, *options;
 		unsigned long flags;
 		bool optional;
 	} mounts[] = {
-		{ "proc", "/proc", NULL, QUIET, false },
-		{ "sysfs", "/sys", NULL, QUIET | MS_RDONLY, false },
-		{ "cgroup2", "/sys/fs/cgroup", NULL, QUIET | MS_RDONLY, true },
-		{ "tmpfs", "/dev", "mode=755,size=1m", MS_NOSUID | MS_NOEXEC, false },
-		{ "devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666", MS_NOSUID | MS_NOEXEC, false },
-		{ "tmpfs", "/dev/shm", "mode=1777", QUIET, false },
-		{ "mqueue", "/dev/mqueue", NULL, QUIET, true },
-		{ "tmpfs", "/run", "mode=755", MS_NOSUID | MS_NODEV, false },
+		{ "proc", "proc", "/proc", NULL, QUIET, false },
+		{ "tmpfs", "tmpfs", "/dev", "mode=755,size=1m", MS_NOSUID | MS_NOEXEC, false },
+		{ "devpts", "devpts", "/dev/pts", "gid=5,mode=620,ptmxmode=666", MS_NOSUID | MS_NOEXEC, false },
+		{ "shm", "tmpfs", "/dev/shm", "mode=1777", QUIET, false },
+		{ "mqueue", "mqueue", "/dev/mqueue", NULL, QUIET, true },
+		{ "sysfs", "sysfs", "/sys", NULL, QUIET | MS_RDONLY, false },
+		{ "cgroup2", "cgroup2", "/sys/fs/cgroup", NULL, QUIET | MS_RDONLY, true },
+		{ "tmpfs", "tmpfs", "/run", "mode=755", MS_NOSUID | MS_NODEV, false },
 	};
 
 	for (size_t i = 0; i < sizeof(mounts) / sizeof(*mounts); i++) {
 		mkdir(mounts[i].where, 0755);
-		if (mount(mounts[i].type, mounts[i].where, mounts[i].type, mounts[i].flags, mounts[i].options) &&
+		if (mount(mounts[i].source, mounts[i].where, mounts[i].type, mounts[i].flags, mounts[i].options) &&
 		    !mounts[i].optional)
 			return error_set(err, -errno, "%s: %s", mounts[i].where, strerror(errno));
 	}

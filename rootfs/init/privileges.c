@@ -27,8 +27,11 @@ static const char podman_default[] =
 	"SYS_CHROOT";
 
 /* "CAP_KILL,CAP_CHOWN", with or without CAP_; "all"; "" is none. */
-static int parse_caps(const char *key, const char *text, uint64_t *caps, struct error *err)
+static int parse_caps(const struct fields *f, const char *key, const char *otherwise, uint64_t *caps, struct error *err)
 {
+	const char *text = field_get(f, key);
+
+	text = text ? text : otherwise;
 	*caps = 0;
 	if (!strcmp(text, "all")) {
 		*caps = UINT64_MAX;
@@ -77,15 +80,18 @@ static int parse_limit(const char *text, struct privileges *p, struct error *err
 
 int privileges_parse(const struct fields *f, struct privileges *out, struct error *err)
 {
-	const char *caps = field_get(f, "caps"), *ambient = field_get(f, "ambient"), *limit = NULL;
+	const char *limit = NULL;
 	int64_t no_new_privs = 0;
-	int ret = parse_caps("caps", caps ? caps : podman_default, &out->caps, err);
+	int ret = parse_caps(f, "caps", podman_default, &out->caps, err);
 
 	if (!ret)
-		ret = parse_caps("ambient", ambient ? ambient : "", &out->ambient, err);
+		ret = parse_caps(f, "ambient", "", &out->ambient, err);
+	if (!ret)
+		ret = parse_caps(f, "inheritable", "", &out->inheritable, err);
 	if (!ret)
 		ret = number_field(f, "no_new_privs", 0, 1, &no_new_privs, err);
 	out->ambient &= out->caps;
+	out->inheritable &= out->caps;
 	out->no_new_privs = no_new_privs;
 	while (!ret && (limit = field_next(f, "rlimit", limit)))
 		ret = parse_limit(limit, out, err);
@@ -106,7 +112,7 @@ static int set_caps(uint64_t permitted, uint64_t inheritable)
 
 int privileges_drop(const struct user *user, const struct privileges *p)
 {
-	uint64_t present = 0, ambient = user->uid ? p->ambient : 0;
+	uint64_t present = 0, ambient = p->ambient;
 
 	for (int i = 0; i < p->limit_count; i++)
 		if (setrlimit((int)p->limits[i].resource, &p->limits[i].limit))
@@ -120,9 +126,8 @@ int privileges_drop(const struct user *user, const struct privileges *p)
 	if (prctl(PR_SET_KEEPCAPS, 1) || setgroups(user->group_count, user->groups) || setgid(user->gid) ||
 	    setuid(user->uid))
 		return -1;
-	/* As podman does: root has them, another user only those that were named for it; none is inherited otherwise.
-	 */
-	if (set_caps(user->uid ? ambient : p->caps & present, ambient))
+	/* As podman does: root has them, another user only those that were named for it. */
+	if (set_caps(user->uid ? ambient : p->caps & present, ambient | (p->inheritable & present)))
 		return -1;
 	for (int cap = 0; cap < 64; cap++)
 		if (ambient >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0))

@@ -5,8 +5,9 @@
 
 #include "agent.h"
 
-#define COMMAND_KEYS \
-	"arg env cwd user group tty rows cols stdin detach caps ambient no_new_privs rlimit oom_score_adj umask "
+#define COMMAND_KEYS                                                                                      \
+	"arg env cwd user group tty rows cols stdin detach caps ambient inheritable no_new_privs rlimit " \
+	"oom_score_adj umask "
 
 /* `version`, `op` and `end` besides. A key that is not here is a mistake, and better said than passed over. */
 static const struct operation {

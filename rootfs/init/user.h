@@ -34,7 +34,8 @@ int user_add_group(int root, const char *group, struct user *out, struct error *
 struct privileges {
 	uint64_t caps; /* bit n: capability n; a command of uid 0 has these, any other may gain no more by setuid files
 			*/
-	uint64_t ambient; /* those of caps that a command of another uid has, too */
+	uint64_t ambient;     /* those of caps that a command of another uid has, too */
+	uint64_t inheritable; /* those of caps that files with inheritable capabilities add, besides the ambient ones */
 	bool no_new_privs;
 	struct {
 		int resource;
@@ -43,7 +44,8 @@ struct privileges {
 	int limit_count;
 };
 
-/* privileges_parse - from the fields caps, ambient, no_new_privs and rlimit. 0, or a negative errno with err set. */
+/* privileges_parse - from the fields caps, ambient, inheritable, no_new_privs and rlimit. 0, or a negative errno with
+ * err set. */
 int privileges_parse(const struct fields *f, struct privileges *out, struct error *err);
 
 /* privileges_drop - become that user with no more than these. For a child before exec. 0, or -1 with errno. */

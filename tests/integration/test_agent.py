@@ -308,7 +308,7 @@ def test_what_cannot_be_run(host, agent):
 @pytest.mark.parametrize("key,value", [
     ("tty", 2), ("tty", "yes"), ("stdin", -1), ("rows", 65536), ("cols", "1e3"), ("umask", "8"), ("umask", "1000"), ("umask", ""), ("oom_score_adj", 1001),
     ("cwd", "tmp"), ("env", "NOVALUE"), ("env", "=x"), ("user", "nobody-there"), ("user", "0:nobody-there"), ("user", "4294967295"), ("group", "x"),
-    ("caps", "CAP_FLY"), ("caps", "CAP_KILL,,CAP_CHOWN"), ("ambient", "FLY"), ("no_new_privs", 3), ("rlimit", "nofile=5"), ("rlimit", "nofile=5:4"),
+    ("caps", "CAP_FLY"), ("caps", "CAP_KILL,,CAP_CHOWN"), ("ambient", "FLY"), ("inheritable", "FLY"), ("no_new_privs", 3), ("rlimit", "nofile=5"), ("rlimit", "nofile=5:4"),
     ("rlimit", "fly=4:5"), ("rlimit", "nofile=-5:9"), ("rlimit", "=:"), ("rlimit", "nofile=99999999999999999999999999:1"), ("readonly", 1), ("entrypoint", "sh"),
     ("detach", "x"), ("rows", ""), ("rows", "+1"), ("rows", " 1"), ("rows", "1 "), ("rows", "99999999999999999999")])
 def test_wrong_fields(agent, key, value):

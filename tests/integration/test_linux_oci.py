@@ -243,8 +243,13 @@ def test_containerd_life(containerd):
 
 # ---- by hand ----
 
+NETWORK_HOOK = """pid=$(sed 's/.*"pid":\\([0-9]*\\).*/\\1/')
+    ip link add hook0 type veth peer name eth0 netns $pid; ip addr add 10.99.0.1/24 dev hook0; ip link set hook0 up
+    nsenter --net=/proc/$pid/ns/net sh -ec 'ip addr add 10.99.0.2/24 dev eth0; ip link set eth0 up'"""
+
+
 def test_by_hand(tmp_path):
-    """The commands themselves, as a person or a test suite would call them, without an engine."""
+    """The commands themselves, as a person or a test suite would call them, without an engine; a hook makes the network."""
     (tmp_path / "rootfs/bin").mkdir(parents=True)
     (tmp_path / "rootfs/bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
     (tmp_path / "rootfs/bin/busybox").chmod(0o755)
@@ -258,6 +263,8 @@ def test_by_hand(tmp_path):
     oci("spec", "--bundle", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["process"]["args"] = ["/bin/busybox", "sleep", "1000"]
+    config["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-ec", script], "env": [f"PATH={os.environ['PATH']}:/usr/sbin:/sbin"]}]
+                       for kind, script in (("createRuntime", NETWORK_HOOK), ("poststop", f"touch {tmp_path}/stopped"))}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert "does not exist" in oci("state", "hand", expected=1)
     assert oci("list", "--quiet") == ""
@@ -271,6 +278,8 @@ def test_by_hand(tmp_path):
     oci("start", "hand")
     assert "running" in oci("start", "hand", expected=1)
     assert "busybox" in oci("ps", "hand")
+    assert "inet 10.99.0.2/24" in oci("exec", "hand", "/bin/busybox", "ip", "addr")
+    oci("exec", "hand", "/bin/busybox", "ping", "-c", "1", "-w", "60", "10.99.0.1")
     assert json.loads(oci("list", "--format", "json"))[0]["status"] == "running"
     assert json.loads(oci("events", "--stats", "hand"))["data"]["memory"]["usage"]["usage"] > 0
     (tmp_path / "limits").write_text('{"cpu": {"quota": 20000, "period": 100000}}')
@@ -281,5 +290,6 @@ def test_by_hand(tmp_path):
     until(lambda: json.loads(oci("state", "hand"))["status"] == "stopped", "stopped by SIGTERM")
     assert "not running" in oci("kill", "hand", expected=1)
     oci("delete", "hand")
+    assert (tmp_path / "stopped").exists() and "hook0" not in os.listdir("/sys/class/net")
     assert "does not exist" in oci("delete", "hand", expected=1)
     oci("delete", "--force", "hand")

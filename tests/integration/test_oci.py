@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -168,6 +169,81 @@ def test_exec(oci):
     oci.check_nothing_left()
 
 
+# ---- hooks ----
+
+def hooks(oci, bundle, **kinds):
+    """Add hooks to a bundle, as shell commands; returns the file whose name they have in $LOG."""
+    spec = json.loads((bundle / "config.json").read_text())
+    spec["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", command], "env": [f"LOG={bundle}/log", "PATH=/usr/bin:/bin"], "timeout": 2} for command in commands]
+                     for kind, commands in kinds.items()}
+    oci.write(bundle, spec)
+    return bundle / "log"
+
+
+def test_hooks(oci):
+    """Each at its step and in order, with the state as input, a clean environment, and the host's network; that of the pid is the container's."""
+    look = """say() { echo "$*" >>$LOG; }; state=$(cat); pid=$(echo "$state" | sed 's/.*"pid":\\([0-9]*\\).*/\\1/')
+        say %s; say "$state"; say $(readlink /proc/self/ns/net) $(readlink /proc/$pid/ns/net) $(env | sort | tr '\\n' ' ')"""
+    bundle = oci.bundle("sleep", "1000")
+    log = hooks(oci, bundle, **{kind: [look % f"{kind} 1", look % f"{kind} 2"] for kind in ("poststop", "poststart", "createRuntime", "prestart")})
+    oci.run("create", "--bundle", bundle, "one")
+    pid = oci.state("one")["pid"]
+    oci.run("start", "one")
+    oci.run("kill", "one", "KILL")
+    oci.until("one", "stopped")
+    oci.run("delete", "one")
+    lines = log.read_text().splitlines()
+    assert lines[::3] == [f"{kind} {n}" for kind in ("prestart", "createRuntime", "poststart", "poststop") for n in (1, 2)]
+    states = [json.loads(line) for line in lines[1::3]]
+    assert [(each["status"], each["pid"]) for each in states] == [("creating", pid)] * 4 + [("running", pid)] * 2 + [("stopped", 0)] * 2
+    assert all(each["id"] == "one" and each["bundle"] == str(bundle) and each["annotations"] == SPEC["annotations"] for each in states)
+    ours = os.readlink("/proc/self/ns/net")
+    for line in lines[2::3]:
+        own, of_pid, environment = re.fullmatch(r"(net:\S+) (net:\S+)? ?(.*)", line).groups()
+        assert own == ours != of_pid
+        assert {"LOG", "PATH"} <= {word.split("=")[0] for word in environment.split()} <= {"LOG", "PATH", "PWD", "OLDPWD", "SHLVL", "_"}
+    oci.check_nothing_left()
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime"])
+@pytest.mark.parametrize("command,sentence", [
+    ("echo no way >&2; exit 3", "/bin/sh: failed with status 3: no way"), ("kill -SEGV $$", "ended by signal 11"), ("exec sleep 1000", "not done within 2 s"),
+])
+def test_a_hook_that_fails(oci, kind, command, sentence):
+    """There is no container then, and what the others have made they can take away."""
+    bundle = oci.bundle("true")
+    log = hooks(oci, bundle, **{kind: [command, "echo never >>$LOG"], "poststop": ["echo stop >>$LOG"]})
+    said = oci.run("create", "--bundle", bundle, "one", code=1)
+    assert f"hooks.{kind}: " in said and sentence in said
+    assert log.read_text() == "stop\n"
+    oci.check_nothing_left()
+
+
+def test_a_late_hook_that_fails(oci):
+    """Is told of, and changes nothing."""
+    bundle = oci.bundle("true")
+    log = hooks(oci, bundle, poststart=["exit 3", "echo start >>$LOG"], poststop=["exit 4", "echo stop >>$LOG"])
+    oci.run("create", "--bundle", bundle, "one")
+    assert "hooks.poststart: /bin/sh: failed with status 3" in oci.run("start", "one")
+    oci.until("one", "stopped")
+    assert "hooks.poststop: /bin/sh: failed with status 4" in oci.run("delete", "one")
+    assert log.read_text() == "start\nstop\n"
+    oci.check_nothing_left()
+
+
+def test_deleted_while_a_hook_runs(oci):
+    bundle = oci.bundle("true")
+    log = hooks(oci, bundle, prestart=["echo on >>$LOG; exec sleep 1000"])
+    creating = oci.start("create", "--bundle", bundle, "one")
+    oci.until("one", "creating")
+    while not log.exists():
+        assert creating.poll() is None
+        time.sleep(0.02)
+    oci.run("delete", "--force", "one")
+    oci.wait(creating, 1)
+    oci.check_nothing_left()
+
+
 # ---- what never started ----
 
 def test_killed_before_it_started(oci):
@@ -196,6 +272,27 @@ def test_ended_while_it_is_created(oci, words):
     assert "was killed" in oci.wait(creating, 1)
     oci.check_nothing_left()
     oci.run("run", "--bundle", oci.bundle(), "one")
+    oci.check_nothing_left()
+
+
+def test_a_root_that_is_the_bundle(oci):
+    """Its image has not the disk of the writable layer in it, which lies there too."""
+    bundle = oci.bundle("true")
+    spec = json.loads((bundle / "config.json").read_text())
+    oci.write(bundle, {**spec, "root": {"path": "."}, "annotations": {"org.mayfly.scratch": "4M"}})
+    copying = oci.folder / "copying"
+    copying.mkdir()
+    (copying / "mkfs.erofs").write_text(f"""#!/bin/sh -e
+        {shutil.which("mkfs.erofs", path=oci.env["PATH"])} "$@"
+        for word; do case $word in /proc/self/fd/*) cat "$word" >{oci.folder}/image; esac; done""")
+    (copying / "mkfs.erofs").chmod(0o755)
+    (bundle / "bin").symlink_to("rootfs/bin")
+    (bundle / "rootfs/mayfly-scratch.ext4").touch()
+    for name in ("one", "two"):
+        oci.run("run", "--bundle", bundle, name, env={"PATH": f"{copying}:{oci.env['PATH']}"})
+        listed = [subprocess.check_output(["dump.erofs", "--ls", f"--path={path}", oci.folder / "image"], text=True) for path in ("/", "/rootfs")]
+        assert "config.json" in listed[0] and "mayfly-scratch.ext4" not in listed[0] and "mayfly-scratch.ext4" in listed[1]
+        assert (bundle / "mayfly-scratch.ext4").exists()
     oci.check_nothing_left()
 
 

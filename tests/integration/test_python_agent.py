@@ -209,11 +209,11 @@ def test_what_is_asked(fake):
 
 def test_what_a_command_asks(fake):
     client = fake(says(OK, frame(STDOUT), frame(STDERR), frame(EXIT, fields(("code", 0)))))
-    command = Command(["a", ""], env={"K": "v"}, cwd="/", user="1:2", tty=True, rows=3, cols=4, caps=["CAP_KILL", "CAP_CHOWN"], ambient=["CAP_KILL"], groups=["5", "a"], no_new_privs=True,
+    command = Command(["a", ""], env={"K": "v"}, cwd="/", user="1:2", tty=True, rows=3, cols=4, caps=["CAP_KILL", "CAP_CHOWN"], ambient=["CAP_KILL"], inheritable=["CAP_CHOWN"], groups=["5", "a"], no_new_privs=True,
                       rlimits={"nofile": (1, 2)}, readonly=True, oom_score_adj=-5, umask=0o22)
     assert client.run(command, input=b"").returncode == 0
     assert fake.made[0].requests == [[("op", "exec"), ("arg", "a"), ("arg", ""), ("env", "K=v"), ("cwd", "/"), ("user", "1:2"), ("rows", "3"), ("cols", "4"),
-                                      ("oom_score_adj", "-5"), ("tty", "1"), ("no_new_privs", "1"), ("readonly", "1"), ("caps", "CAP_KILL,CAP_CHOWN"), ("ambient", "CAP_KILL"), ("group", "5"), ("group", "a"),
+                                      ("oom_score_adj", "-5"), ("tty", "1"), ("no_new_privs", "1"), ("readonly", "1"), ("caps", "CAP_KILL,CAP_CHOWN"), ("ambient", "CAP_KILL"), ("inheritable", "CAP_CHOWN"), ("group", "5"), ("group", "a"),
                                       ("rlimit", "nofile=1:2"), ("umask", "0022"), ("stdin", "1")]]
     with client.main() as process:
         assert process.wait(PATIENCE) == 0 and process.pid is None and process.stdin is None

@@ -31,6 +31,7 @@ class Command:
     entrypoint: Optional[Sequence[str]] = None  # of main(): None as in the image, [] for none
     caps: Union[None, str, Sequence[str]] = None  # "all", or names such as "CAP_NET_RAW"
     ambient: Sequence[str] = ()  # those of them that a user other than root has, too
+    inheritable: Sequence[str] = ()  # those of them that files with inheritable capabilities can add
     groups: Sequence[str] = ()  # further ones
     no_new_privs: bool = False
     rlimits: Mapping[str, Tuple[int, int]] = field(default_factory=dict)  # {"nofile": (1024, 4096)}
@@ -49,8 +50,7 @@ class Command:
         said += [(name, 1) for name in ("tty", "no_new_privs", "readonly") if getattr(self, name)]
         if self.caps is not None:
             said.append(("caps", self.caps if isinstance(self.caps, str) else ",".join(self.caps)))
-        if self.ambient:
-            said.append(("ambient", ",".join(self.ambient)))
+        said += [(name, ",".join(getattr(self, name))) for name in ("ambient", "inheritable") if getattr(self, name)]
         said += [("group", name) for name in self.groups]
         said += [("rlimit", f"{name}={soft}:{hard}") for name, (soft, hard) in self.rlimits.items()]
         if self.umask is not None:
