@@ -449,6 +449,29 @@ static bool guest_has_device(const char *path)
 	return false;
 }
 
+/*
+ * Engines name files by which a container could reach into the host's kernel. The guest's kernel is the container's
+ * own, but a file that somebody wants hidden or protected has to be.
+ */
+static int check_paths(json_t *os, const char *key, struct error *err)
+{
+	json_t *list, *entry;
+	const char *path;
+	size_t i;
+	int ret = get_list(os, "linux", key, &list, err);
+
+	json_array_foreach(list, i, entry)
+	{
+		path = json_string_value(entry);
+		if (strncmp(path, "/proc/", 6) != 0 && strncmp(path, "/sys/", 5) != 0)
+			return error_set(err, -ENOTSUP,
+					 "linux.%s: %s: not supported (needs to be below /proc or /sys, which are the "
+					 "guest's own)",
+					 key, show_text(path));
+	}
+	return ret;
+}
+
 static int parse_linux(json_t *os, struct oci_spec *out, struct error *err)
 {
 	json_t *resources, *devices = json_object_get(os, "devices"), *entry;
@@ -464,6 +487,10 @@ static int parse_linux(json_t *os, struct oci_spec *out, struct error *err)
 		ret = get_texts(os, "linux", "sysctl", &out->sysctl, err);
 	if (!ret)
 		ret = parse_namespaces(json_object_get(os, "namespaces"), out, err);
+	if (!ret)
+		ret = check_paths(os, "maskedPaths", err);
+	if (!ret)
+		ret = check_paths(os, "readonlyPaths", err);
 	if (ret)
 		return ret;
 	if (json_array_size(json_object_get(os, "uidMappings")))

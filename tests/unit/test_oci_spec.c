@@ -160,6 +160,9 @@ static const struct refusal {
 	{ "linux.devices", "[{'path': '/dev/fuse', 'type': 'c'}]", "/dev/fuse" },
 	{ "linux.devices", "[{}]", "linux.devices" },
 	{ "linux.sysctl", "{'a': 1}", "sysctl" },
+	{ "linux.maskedPaths", "['/proc/kcore', '/etc/secret']", "linux.maskedPaths: /etc/secret" },
+	{ "linux.readonlyPaths", "['/proc']", "linux.readonlyPaths: /proc:" },
+	{ "linux.readonlyPaths", "{}", "readonlyPaths" },
 };
 
 static void refused(void **state)
@@ -187,6 +190,8 @@ static void taken(void **state)
 		{ "linux.resources.memory.limit", "-1", "" },
 		{ "linux.resources.memory.limit", "0", "" },
 		{ "linux.devices", "[{'path': '/dev/null'}]", "" },
+		{ "linux.maskedPaths", "['/proc/kcore', '/sys/firmware']", "" },
+		{ "linux.readonlyPaths", "null", "" },
 		{ "hooks", "{'prestart': [], 'startContainer': [], 'poststop': null, 'unknown': 7}", "" },
 		{ "hooks", "{'poststop': [{'path': '/x', 'args': ['x'], 'env': [], 'timeout': 1}]}", "" },
 		{ "mounts", "null", "" },
