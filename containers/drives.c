@@ -228,17 +228,11 @@ void drives_prune(const struct places *p)
 
 /* ---- folders ---- */
 
-int drives_make_erofs(const char *source, const struct places *p, struct error *err)
+int drives_make_erofs(const char *source, const char *without, const struct places *p, struct error *err)
 {
 	int fd = make_nameless(p, err), ret;
 	char path[32], folder[PATH_MAX];
-	const char *argv[] = { "mkfs.erofs",
-			       "--quiet",
-			       "--exclude-path=" DRIVES_SCRATCH,
-			       "--exclude-path=" DRIVES_SCRATCH ".new",
-			       path,
-			       folder,
-			       NULL };
+	const char *argv[] = { "mkfs.erofs", "--quiet", path, folder, without, NULL };
 	const int keep[] = { fd, -1 };
 	struct spawn spawn = {
 		.argv = argv, .in = -1, .out = -1, .err = STDERR_FILENO, .keep = keep, .death_signal = SIGKILL
@@ -266,7 +260,7 @@ static int open_path(const char *source, bool *read_only, const struct places *p
 	if (stat(source, &st))
 		return error_set(err, -errno, "--volume: %s: %s", text_path_shown(source), strerror(errno));
 	if (S_ISDIR(st.st_mode) && *read_only)
-		return drives_make_erofs(source, p, err);
+		return drives_make_erofs(source, NULL, p, err);
 	if (S_ISDIR(st.st_mode))
 		return error_set(
 			err, -EOPNOTSUPP,

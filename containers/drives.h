@@ -39,14 +39,11 @@ void drives_close(struct drives *drives);
 /* drives_make_ext4 - make the open file a sparse, empty ext4 file system of size bytes. */
 int drives_make_ext4(int fd, uint64_t size, bool journal, struct error *err);
 
-/* The file of a container's writable layer in its bundle. An engine's root folder may be the bundle itself. */
-#define DRIVES_SCRATCH "mayfly-scratch.ext4"
-
 /*
  * drives_make_erofs - an image of what is in the folder source now, owners and modes kept, in a file without a name
- * DRIVES_SCRATCH is left out. Returns a descriptor, or an error.
+ * without: an option of mkfs.erofs that says what is left out, or NULL. Returns a descriptor, or an error.
  */
-int drives_make_erofs(const char *source, const struct places *places, struct error *err);
+int drives_make_erofs(const char *source, const char *without, const struct places *places, struct error *err);
 
 /* drives_prune - remove disks that were being made when their maker was killed. */
 void drives_prune(const struct places *places);

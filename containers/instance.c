@@ -288,6 +288,12 @@ int instance_open(const struct places *p, const char *reference, struct instance
 
 /* ---- status ---- */
 
+static int too_long(const struct instance *i, struct error *err)
+{
+	return error_set(err, -EFBIG, "%s/" INSTANCE_STATUS ": longer than %d MiB", text_path_shown(i->path),
+			 STATUS_MAX >> 20);
+}
+
 int instance_save(const struct instance *i, json_t *status, struct error *err)
 {
 	static const char fresh[] = INSTANCE_STATUS ".new";
@@ -295,8 +301,11 @@ int instance_save(const struct instance *i, json_t *status, struct error *err)
 
 	if (fd < 0)
 		return fail(i, fresh, err);
-	if (json_dumpfd(status, fd, JSON_COMPACT) || write(fd, "\n", 1) != 1 ||
-	    renameat(i->dir, fresh, i->dir, INSTANCE_STATUS))
+	if (json_dumpfd(status, fd, JSON_COMPACT) || write(fd, "\n", 1) != 1)
+		ret = fail(i, INSTANCE_STATUS, err);
+	else if (lseek(fd, 0, SEEK_CUR) > STATUS_MAX)
+		ret = too_long(i, err);
+	else if (renameat(i->dir, fresh, i->dir, INSTANCE_STATUS))
 		ret = fail(i, INSTANCE_STATUS, err);
 	close(fd);
 	return ret;
@@ -315,8 +324,7 @@ int instance_load(const struct instance *i, json_t **out, struct error *err)
 	if (fstat(fd, &st)) {
 		ret = fail(i, INSTANCE_STATUS, err);
 	} else if (st.st_size > STATUS_MAX) {
-		ret = error_set(err, -EFBIG, "%s/" INSTANCE_STATUS ": longer than %d MiB", text_path_shown(i->path),
-				STATUS_MAX >> 20);
+		ret = too_long(i, err);
 	} else if (!(text = malloc((size_t)st.st_size + 1))) {
 		ret = fail(i, INSTANCE_STATUS, err);
 	} else {

@@ -155,6 +155,7 @@ int oci_remove(const struct oci_options *o, const struct places *places, struct 
 	struct process jailer;
 	json_t *last = NULL;
 	struct stat st;
+	bool is_known;
 	int ret = 0;
 
 	if (!oci_state_lock(c)) {
@@ -163,8 +164,10 @@ int oci_remove(const struct oci_options *o, const struct places *places, struct 
 			return 0;
 		return error_set(err, -EBUSY, "container \"%s\": somebody else is about to remove it", c->id);
 	}
-	/* What its keeper has said last, which may be after we looked. */
-	if (instance_load(&c->machine, &last, NULL) == 0) {
+	/* What its keeper has said last, which may be after we looked. Not there: somebody else has all but removed it.
+	 */
+	is_known = instance_load(&c->machine, &last, NULL) == 0;
+	if (is_known) {
 		json_decref(c->state);
 		c->state = last;
 	}
@@ -176,11 +179,10 @@ int oci_remove(const struct oci_options *o, const struct places *places, struct 
 		oci_cgroup_remove(oci_state_text(c, "cgroup"), json_is_true(json_object_get(c->state, "cgroup_made")));
 	if (*c->machine.id)
 		ret = instance_remove_jail(places, &c->machine, err);
-	if (!ret)
-		ret = oci_state_remove(o->root, c, err);
-	if (!ret)
+	/* While the id is still taken, and we have the lock: nobody else's delete ends before they have. */
+	if (!ret && is_known)
 		oci_hooks_poststop(o, c);
-	return ret;
+	return ret ? ret : oci_state_remove(o->root, c, err);
 }
 
 int oci_delete(const struct oci_options *o, const struct places *places, struct error *err)

@@ -14,6 +14,8 @@
 #include "tar_files.h"
 #include "text.h"
 
+#define SCRATCH_NAME "mayfly-scratch.ext4"
+
 /* ---- what can be had ---- */
 
 static bool is_below(const char *path, const char *folder)
@@ -103,7 +105,7 @@ static int open_folder(const char *bundle, struct error *err)
 /* Whole before it has its name. */
 static int make_scratch(int folder, uint64_t size, struct error *err)
 {
-	static const char fresh[] = DRIVES_SCRATCH ".new";
+	static const char fresh[] = SCRATCH_NAME ".new";
 	int fd, ret;
 
 	(void)unlinkat(folder, fresh, 0);
@@ -111,7 +113,7 @@ static int make_scratch(int folder, uint64_t size, struct error *err)
 	if (fd < 0)
 		return error_set(err, -errno, "the writable layer: %s", strerror(errno));
 	ret = drives_make_ext4(fd, size, true, err);
-	if (!ret && renameat(folder, fresh, folder, DRIVES_SCRATCH))
+	if (!ret && renameat(folder, fresh, folder, SCRATCH_NAME))
 		ret = error_set(err, -errno, "the writable layer: %s", strerror(errno));
 	if (!ret)
 		return fd;
@@ -131,7 +133,7 @@ static int add_scratch(const char *bundle, const char *word, struct drives *out,
 	folder = open_folder(bundle, err);
 	if (folder < 0)
 		return folder;
-	fd = openat(folder, DRIVES_SCRATCH, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(folder, SCRATCH_NAME, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT)
 		fd = make_scratch(folder, size, err);
 	else if (fd < 0)
@@ -161,7 +163,7 @@ static int add_folders(const struct oci_spec *spec, const struct places *places,
 			continue;
 		if (out->nr == DRIVES_MAX)
 			return error_set(err, -E2BIG, "mounts: more than %d folders of the host", DRIVES_MAX - 2);
-		fd = drives_make_erofs(m->source, places, err);
+		fd = drives_make_erofs(m->source, NULL, places, err);
 		if (fd < 0)
 			return fd;
 		out->drive[out->nr++] = (struct drive){ .fd = fd, .read_only = true, .target = m->destination };
@@ -172,8 +174,10 @@ static int add_folders(const struct oci_spec *spec, const struct places *places,
 int oci_disks_open(const struct oci_spec *spec, const char *bundle, const struct places *places, struct drives *out,
 		   struct error *err)
 {
+	/* An engine's root folder may be the bundle, where the writable layer lies (open_folder). */
+	static const char without[] = "--exclude-regex=^(work/)?" SCRATCH_NAME "(\\.new)?$";
 	const char *scratch = oci_annotation(spec, OCI_ANNOTATION_SCRATCH);
-	int fd = drives_make_erofs(spec->root, places, err), ret = 0;
+	int fd = drives_make_erofs(spec->root, without, places, err), ret = 0;
 
 	out->nr = 0;
 	if (fd < 0)

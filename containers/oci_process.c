@@ -86,7 +86,8 @@ void oci_process_request(const struct oci_process *p, const char *op, bool root_
 		request_add_number(r, "group", p->groups[i]);
 	add_capabilities(r, "caps", p->bounding);
 	add_capabilities(r, "ambient", p->ambient);
-	add_capabilities(r, "inheritable", p->inheritable);
+	if (p->inheritable)
+		add_capabilities(r, "inheritable", p->inheritable);
 	add_rlimits(r, p->rlimits);
 	request_add(r, "stdin", "1");
 	if (p->terminal)

@@ -463,7 +463,7 @@ static int check_paths(json_t *os, const char *key, struct error *err)
 	json_array_foreach(list, i, entry)
 	{
 		path = json_string_value(entry);
-		if (strncmp(path, "/proc/", 6) != 0 && strncmp(path, "/sys/", 5) != 0)
+		if (!is_plain_path(path) || (strncmp(path, "/proc/", 6) != 0 && strncmp(path, "/sys/", 5) != 0))
 			return error_set(err, -ENOTSUP,
 					 "linux.%s: %s: not supported (needs to be below /proc or /sys, which are the "
 					 "guest's own)",
@@ -570,6 +570,12 @@ static int parse_hook(json_t *hook, const char *when, struct error *err)
 	return ret ? ret : get_number(hook, where, "timeout", 1, INT32_MAX, &seconds, err);
 }
 
+static int get_hooks(json_t *hooks, const char *when, json_t **out, struct error *err)
+{
+	*out = json_object_get(hooks, when);
+	return !*out || json_is_null(*out) || json_is_array(*out) ? 0 : needs(err, "hooks", when, "a list");
+}
+
 /* Programs of the host that are called at some steps. Within the container there are no programs of the host. */
 static int parse_hooks(json_t *json, struct oci_spec *out, struct error *err)
 {
@@ -579,16 +585,16 @@ static int parse_hooks(json_t *json, struct oci_spec *out, struct error *err)
 	json_t *list, *hook;
 	size_t i, at;
 
-	for (i = 0; !ret && i < sizeof(inside) / sizeof(inside[0]); i++)
-		if (json_array_size(json_object_get(out->hooks, inside[i])))
-			return error_set(err, -ENOTSUP,
-					 "hooks.%s: a microVM has nothing of the host that it could run within (needs "
-					 "createRuntime, poststart or poststop)",
-					 inside[i]);
+	for (i = 0; !ret && i < sizeof(inside) / sizeof(inside[0]); i++) {
+		ret = get_hooks(out->hooks, inside[i], &list, err);
+		if (json_array_size(list))
+			ret = error_set(err, -ENOTSUP,
+					"hooks.%s: a microVM has nothing of the host that it could run within (needs "
+					"createRuntime, poststart or poststop)",
+					inside[i]);
+	}
 	for (i = 0; !ret && i < sizeof(outside) / sizeof(outside[0]); i++) {
-		list = json_object_get(out->hooks, outside[i]);
-		if (list && !json_is_null(list) && !json_is_array(list))
-			return needs(err, "hooks", outside[i], "a list");
+		ret = get_hooks(out->hooks, outside[i], &list, err);
 		json_array_foreach(list, at, hook) if ((ret = parse_hook(hook, outside[i], err))) break;
 	}
 	return ret;

@@ -34,7 +34,7 @@ int user_add_group(int root, const char *group, struct user *out, struct error *
 struct privileges {
 	uint64_t caps; /* bit n: capability n; a command of uid 0 has these, any other may gain no more by setuid files
 			*/
-	uint64_t ambient;     /* those of caps that a command of another uid has, too */
+	uint64_t ambient;     /* those of caps that are ambient; a command of another uid has no others */
 	uint64_t inheritable; /* those of caps that files with inheritable capabilities add, besides the ambient ones */
 	bool no_new_privs;
 	struct {

@@ -167,6 +167,7 @@ def test_exec_and_files(release, image):
     caps = container.shell("grep -E 'Cap(Inh|Eff|Amb|Bnd)|NoNewPrivs' /proc/self/status", user="4321:99", caps="CAP_NET_RAW,CAP_KILL", ambient="CAP_NET_RAW",
                            inheritable="CAP_KILL,CAP_CHOWN", no_new_privs=1)
     assert re.findall(r"\d+", caps.replace("0000000000", "")) == ["002020", "002000", "002020", "002000", "1"], caps
+    assert container.shell("grep CapAmb /proc/self/status", caps="CAP_NET_RAW,CAP_KILL", ambient="CAP_NET_RAW").endswith("0000002000"), "uid 0, too"
     assert container.shell("id -u; id -g", user="4321:99") == "4321\n99"
     assert container.shell("id", pairs=[("group", "audio"), ("group", "555")], user="4321").endswith("groups=77(audio),555")
     assert container.shell("ulimit -n; ulimit -Hn; cat /proc/self/oom_score_adj; umask; touch f; stat -c %a f", umask="077", oom_score_adj=500,

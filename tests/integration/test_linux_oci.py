@@ -290,6 +290,7 @@ def test_by_hand(tmp_path):
     until(lambda: json.loads(oci("state", "hand"))["status"] == "stopped", "stopped by SIGTERM")
     assert "not running" in oci("kill", "hand", expected=1)
     oci("delete", "hand")
-    assert (tmp_path / "stopped").exists() and "hook0" not in os.listdir("/sys/class/net")
+    assert (tmp_path / "stopped").exists()
+    until(lambda: "hook0" not in os.listdir("/sys/class/net"), "the kernel removes the namespace's interfaces")
     assert "does not exist" in oci("delete", "hand", expected=1)
     oci("delete", "--force", "hand")

@@ -159,8 +159,10 @@ def test_run_hands_on_status_and_signals(oci):
 
 def test_exec(oci):
     """--user counts although the container's process names none; signals go to the command."""
-    oci.run("run", "--detach", "--bundle", oci.bundle("sleep", "1000"), "one")
-    assert json.loads(oci.run("exec", "--user", "5:6", "one", "printenv", "REQUEST"))["user"] == ["5:6"]
+    kinds = ("bounding", "ambient", "inheritable")
+    oci.run("run", "--detach", "--bundle", oci.bundle("sleep", "1000", capabilities={kind: ["CAP_KILL", "CAP_CHOWN"] for kind in kinds}), "one")
+    request = json.loads(oci.run("exec", "--user", "5:6", "one", "printenv", "REQUEST"))
+    assert request["user"] == ["5:6"] and request["caps"] == request["ambient"] == request["inheritable"] == ["CAP_KILL,CAP_CHOWN"]
     running = oci.start("exec", "one", "sh", "-c", "trap 'exit 9' TERM; echo ready >&2; while :; do sleep 0.05; done")
     time.sleep(1)
     running.terminate()
@@ -171,10 +173,11 @@ def test_exec(oci):
 
 # ---- hooks ----
 
-def hooks(oci, bundle, **kinds):
+def hooks(oci, bundle, timeout=1000, **kinds):
     """Add hooks to a bundle, as shell commands; returns the file whose name they have in $LOG."""
     spec = json.loads((bundle / "config.json").read_text())
-    spec["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", command], "env": [f"LOG={bundle}/log", "PATH=/usr/bin:/bin"], "timeout": 2} for command in commands]
+    environment = [f"LOG={bundle}/log", "PATH=/usr/bin:/bin", f"FAKE_FOLDER={oci.folder}"]
+    spec["hooks"] = {kind: [{"path": "/bin/sh", "args": ["sh", "-c", command], "env": environment, "timeout": timeout} for command in commands]
                      for kind, commands in kinds.items()}
     oci.write(bundle, spec)
     return bundle / "log"
@@ -197,11 +200,11 @@ def test_hooks(oci):
     states = [json.loads(line) for line in lines[1::3]]
     assert [(each["status"], each["pid"]) for each in states] == [("creating", pid)] * 4 + [("running", pid)] * 2 + [("stopped", 0)] * 2
     assert all(each["id"] == "one" and each["bundle"] == str(bundle) and each["annotations"] == SPEC["annotations"] for each in states)
-    ours = os.readlink("/proc/self/ns/net")
+    ours = os.readlink(f"/proc/{oci.holder.pid}/ns/net")
     for line in lines[2::3]:
         own, of_pid, environment = re.fullmatch(r"(net:\S+) (net:\S+)? ?(.*)", line).groups()
         assert own == ours != of_pid
-        assert {"LOG", "PATH"} <= {word.split("=")[0] for word in environment.split()} <= {"LOG", "PATH", "PWD", "OLDPWD", "SHLVL", "_"}
+        assert {"LOG", "PATH"} <= {word.split("=")[0] for word in environment.split()} <= {"LOG", "PATH", "FAKE_FOLDER", "PWD", "OLDPWD", "SHLVL", "_"}
     oci.check_nothing_left()
 
 
@@ -212,7 +215,7 @@ def test_hooks(oci):
 def test_a_hook_that_fails(oci, kind, command, sentence):
     """There is no container then, and what the others have made they can take away."""
     bundle = oci.bundle("true")
-    log = hooks(oci, bundle, **{kind: [command, "echo never >>$LOG"], "poststop": ["echo stop >>$LOG"]})
+    log = hooks(oci, bundle, timeout=2 if "sleep" in command else 1000, **{kind: [command, "echo never >>$LOG"], "poststop": ["echo stop >>$LOG"]})
     said = oci.run("create", "--bundle", bundle, "one", code=1)
     assert f"hooks.{kind}: " in said and sentence in said
     assert log.read_text() == "stop\n"
@@ -232,15 +235,29 @@ def test_a_late_hook_that_fails(oci):
 
 
 def test_deleted_while_a_hook_runs(oci):
+    """It ends with the keeper, and delete does not end before the last hook has, whoever called it."""
     bundle = oci.bundle("true")
-    log = hooks(oci, bundle, prestart=["echo on >>$LOG; exec sleep 1000"])
-    creating = oci.start("create", "--bundle", bundle, "one")
-    oci.until("one", "creating")
-    while not log.exists():
-        assert creating.poll() is None
-        time.sleep(0.02)
-    oci.run("delete", "--force", "one")
-    oci.wait(creating, 1)
+    log = hooks(oci, bundle, prestart=["echo on >>$LOG; exec sleep 1000"], poststop=["sleep 1; echo stop >>$LOG"])
+    for name in ("one", "two", "three"):
+        creating = oci.start("create", "--bundle", bundle, name)
+        deadline = time.monotonic() + PATIENCE
+        while not log.exists():
+            assert creating.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        oci.run("delete", "--force", name)
+        assert log.read_text() == "on\nstop\n"
+        assert "was killed" in oci.wait(creating, 1)
+        oci.check_nothing_left()
+        assert log.read_text() == "on\nstop\n"
+        log.unlink()
+
+
+def test_a_state_that_is_too_long(oci):
+    """Numbers grow when they are written; what could not be read again is not begun."""
+    bundle = oci.bundle("true")
+    spec = json.loads((bundle / "config.json").read_text())
+    (bundle / "config.json").write_text(json.dumps({**spec, "hooks": "HERE"}).replace('"HERE"', '{"x": [' + "1e15," * 800_000 + "1]}"))
+    assert "longer than 8 MiB" in oci.run("create", "--bundle", bundle, "one", code=1)
     oci.check_nothing_left()
 
 

@@ -137,6 +137,7 @@ static const struct refusal {
 	{ "hooks", "[]", "hooks" },
 	{ "hooks", "{'createContainer': [{'path': '/x'}]}", "hooks.createContainer" },
 	{ "hooks", "{'startContainer': [{'path': '/x'}]}", "hooks.startContainer" },
+	{ "hooks", "{'startContainer': {'path': '/x'}}", "hooks.startContainer" },
 	{ "hooks", "{'prestart': {}}", "hooks.prestart" },
 	{ "hooks", "{'prestart': [7]}", "hooks.prestart.path" },
 	{ "hooks", "{'createRuntime': [{'path': 'x'}]}", "hooks.createRuntime.path" },
@@ -161,6 +162,7 @@ static const struct refusal {
 	{ "linux.devices", "[{}]", "linux.devices" },
 	{ "linux.sysctl", "{'a': 1}", "sysctl" },
 	{ "linux.maskedPaths", "['/proc/kcore', '/etc/secret']", "linux.maskedPaths: /etc/secret" },
+	{ "linux.maskedPaths", "['/proc/../etc/secret']", "linux.maskedPaths: /proc/../etc/secret" },
 	{ "linux.readonlyPaths", "['/proc']", "linux.readonlyPaths: /proc:" },
 	{ "linux.readonlyPaths", "{}", "readonlyPaths" },
 };

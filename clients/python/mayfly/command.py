@@ -30,7 +30,7 @@ class Command:
     cols: Optional[int] = None
     entrypoint: Optional[Sequence[str]] = None  # of main(): None as in the image, [] for none
     caps: Union[None, str, Sequence[str]] = None  # "all", or names such as "CAP_NET_RAW"
-    ambient: Sequence[str] = ()  # those of them that a user other than root has, too
+    ambient: Sequence[str] = ()  # those of them that are ambient; a user other than root has no others
     inheritable: Sequence[str] = ()  # those of them that files with inheritable capabilities can add
     groups: Sequence[str] = ()  # further ones
     no_new_privs: bool = False
