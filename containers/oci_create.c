@@ -187,6 +187,11 @@ static int describe(struct creation *c, struct error *err)
 	json_object_set_new(state, "created", json_string(created));
 	json_object_set_new(state, "cgroup", json_string(c->cgroup));
 	json_object_set_new(state, "sandbox", json_boolean(c->spec.sandbox));
+	/* The containers of a pod take these over. */
+	if (c->spec.sandbox && c->spec.hostname)
+		json_object_set_new(state, "hostname", json_string(c->spec.hostname));
+	if (c->spec.sandbox && c->spec.sysctl)
+		json_object_set(state, "sysctl", c->spec.sysctl);
 	/* exec begins from these. */
 	json_object_set(state, "process", json_object_get(c->spec.json, "process"));
 	if (c->spec.annotations)
@@ -250,6 +255,17 @@ static void keep(struct creation *c)
 
 /* ---- what the command does ---- */
 
+/* With runc a pod's containers share the name and the network of its sandbox, and engines tell the sandbox alone. */
+static void join_pod(struct creation *c)
+{
+	struct oci_container sandbox;
+
+	if (!c->spec.pod || !oci_is_id(c->spec.pod) || oci_state_open(c->options->root, c->spec.pod, &sandbox, NULL))
+		return;
+	oci_spec_join(&c->spec, sandbox.state);
+	oci_state_close(&sandbox);
+}
+
 static int check(struct creation *c, struct error *err)
 {
 	const struct oci_options *o = c->options;
@@ -266,6 +282,7 @@ static int check(struct creation *c, struct error *err)
 	ret = oci_cgroup_path(c->spec.cgroup, o->id, c->cgroup, err);
 	if (ret || c->spec.sandbox)
 		return ret;
+	join_pod(c);
 	ret = oci_disks_check(&c->spec, err);
 	return ret ? ret : oci_command_check(&c->spec, err);
 }

@@ -149,7 +149,7 @@ static int take_all(int argc, char **argv, int *at, enum oci_command where, stru
 	return ret;
 }
 
-static bool is_id(const char *text)
+bool oci_is_id(const char *text)
 {
 	size_t len = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.");
 
@@ -180,7 +180,7 @@ int oci_options_parse(int argc, char **argv, struct oci_options *out, struct err
 	ret = take_all(argc, argv, &at, out->command, out, err);
 	if (ret || out->command >= OCI_COMMANDS || !commands[out->command].has_id)
 		return ret;
-	if (at == argc || !is_id(argv[at]))
+	if (at == argc || !oci_is_id(argv[at]))
 		return error_set(err, -EINVAL, "%s: needs the id of a container, of letters, digits, _, +, - and .",
 				 commands[out->command].name);
 	out->id = argv[at++];

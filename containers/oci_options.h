@@ -54,6 +54,9 @@ int oci_options_parse(int argc, char **argv, struct oci_options *out, struct err
 /* oci_options_help - what --help prints. */
 void oci_options_help(FILE *out);
 
+/* oci_is_id - whether a container can be called so; below --root it is a folder's name. */
+bool oci_is_id(const char *text);
+
 const char *oci_command_name(enum oci_command command);
 
 #endif

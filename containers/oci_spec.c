@@ -423,17 +423,16 @@ static int parse_namespaces(json_t *list, struct oci_spec *out, struct error *er
 			pid = !path || !*path;
 		}
 	}
-	/* A pod's sandbox has no processes; whose namespaces it has is nobody's matter. */
-	if (out->sandbox)
-		return 0;
 	if (!network)
 		return error_set(err, -ENOTSUP,
 				 "linux.namespaces: a microVM has a network of its own, never the host's (needs "
-				 "another one than --network=host)");
-	if (!pid)
+				 "to be without --network=host and hostNetwork)");
+	/* A pod's sandbox has no processes. */
+	if (!pid && !out->sandbox)
 		return error_set(err, -ENOTSUP,
 				 "linux.namespaces: a microVM has processes of its own, never the host's or those "
-				 "of another container (needs another one than --pid=host or --pid=container:…)");
+				 "of another container (needs to be without --pid=host, --pid=container:…, hostPID and "
+				 "shareProcessNamespace)");
 	return 0;
 }
 
@@ -516,18 +515,23 @@ const char *oci_annotation(const struct oci_spec *spec, const char *name)
 	return json_string_value(json_object_get(spec->annotations, name));
 }
 
-/* The container that only holds a pod's namespaces: by the word of containerd and CRI-O; podman's by its program. */
+/* In containerd's word, or in CRI-O's, which is podman's, too. */
+static const char *either_annotation(const struct oci_spec *spec, const char *containerd, const char *crio)
+{
+	const char *value = oci_annotation(spec, containerd);
+
+	return value ? value : oci_annotation(spec, crio);
+}
+
+/* The container that only holds a pod's namespaces: podman's is known by its program alone. */
 static bool is_sandbox(const struct oci_spec *spec)
 {
-	static const char *const keys[] = { "io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType" };
-	const char *type, *program = json_string_value(json_array_get(spec->process.args, 0));
-	unsigned int i;
+	const char *program = json_string_value(json_array_get(spec->process.args, 0));
+	const char *type =
+		either_annotation(spec, "io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType");
 
-	for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		type = oci_annotation(spec, keys[i]);
-		if (type)
-			return strcmp(type, "sandbox") == 0;
-	}
+	if (type)
+		return strcmp(type, "sandbox") == 0;
 	return program && (strcmp(program, "/pause") == 0 ||
 			   (strcmp(program, "/catatonit") == 0 && json_array_size(spec->process.args) == 2));
 }
@@ -627,6 +631,8 @@ static int parse_all(json_t *json, const char *bundle, struct oci_spec *out, str
 	if (ret)
 		return ret;
 	out->sandbox = is_sandbox(out);
+	if (!out->sandbox)
+		out->pod = either_annotation(out, "io.kubernetes.cri.sandbox-id", "io.kubernetes.cri-o.SandboxID");
 	return parse_linux(os, out, err);
 }
 
@@ -650,6 +656,21 @@ int oci_spec_read(const char *bundle, struct oci_spec *out, struct error *err)
 		return error_set(err, -ENAMETOOLONG, "--bundle: the path is too long");
 	json = oci_read_json(path, err);
 	return json ? oci_spec_parse(json, bundle, out, err) : err->code;
+}
+
+void oci_spec_join(struct oci_spec *spec, json_t *sandbox)
+{
+	json_t *hostname = json_object_get(sandbox, "hostname");
+
+	if (!spec->hostname || !*spec->hostname) {
+		json_object_set(spec->json, "hostname", hostname);
+		spec->hostname = json_string_value(hostname);
+	}
+	if (!spec->sysctl) {
+		spec->sysctl = json_object();
+		json_object_set_new(json_object_get(spec->json, "linux"), "sysctl", spec->sysctl);
+	}
+	json_object_update_missing(spec->sysctl, json_object_get(sandbox, "sysctl"));
 }
 
 void oci_spec_free(struct oci_spec *spec)

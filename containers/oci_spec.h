@@ -68,6 +68,7 @@ struct oci_spec {
 	json_t *annotations; /* an object of strings, or NULL */
 	json_t *hooks;       /* an object of lists that were checked, or NULL */
 	bool sandbox;        /* what keeps a pod together: nothing runs in it */
+	const char *pod;     /* id of the sandbox that keeps its pod together; NULL: in none */
 };
 
 /*
@@ -79,6 +80,9 @@ int oci_spec_read(const char *bundle, struct oci_spec *out, struct error *err);
 
 /* oci_spec_parse - the same for JSON that the caller has read; takes the reference. root.path is below bundle. */
 int oci_spec_parse(json_t *json, const char *bundle, struct oci_spec *out, struct error *err);
+
+/* oci_spec_join - take over what the state of a pod's sandbox says of host name and sysctls, where spec does not. */
+void oci_spec_join(struct oci_spec *spec, json_t *sandbox);
 
 void oci_spec_free(struct oci_spec *spec);
 

@@ -127,24 +127,25 @@ runtime_supports_json = ["crun", "runc", "mayfly-oci"]
 
 
 class Containerd(Engine):
-    """containerd with a socket of its own, and ctr to talk to it."""
+    """containerd with a socket of its own, and ctr to talk to it; settings are further lines of its configuration."""
 
-    def __init__(self, directory, binary=None):
+    def __init__(self, directory, binary=None, disabled=("io.containerd.grpc.v1.cri",), settings=""):
         super().__init__(directory)
         top = self.directory
         self.binary = binary
         self.socket = top / "containerd.sock"
+        disabled = [*disabled, *(f"io.containerd.snapshotter.v1.{name}" for name in ("btrfs", "aufs", "zfs", "devmapper")),
+                    "io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp"]
         (top / "config.toml").write_text(f"""
 version = 2
 root = "{top}/root"
 state = "{top}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.aufs",
-  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp"]
+disabled_plugins = {json.dumps(disabled)}
 [grpc]
   address = "{self.socket}"
 [ttrpc]
   address = "{self.socket}.ttrpc"
-""")
+{settings}""")
         self.log = (top / "log").open("wb")
         self.daemon = subprocess.Popen(["containerd", "--config", str(top / "config.toml")], stdout=self.log, stderr=subprocess.STDOUT,
                                        env=self.environment(), start_new_session=True)

@@ -1,4 +1,4 @@
-"""Containers of podman and of containerd as microVMs, by naming mayfly-oci as their runtime."""
+"""Containers of podman and of containerd, with and without Kubernetes, as microVMs, by naming mayfly-oci as their runtime."""
 
 import fcntl
 import json
@@ -10,12 +10,15 @@ import struct
 import subprocess
 import termios
 import time
+import urllib.request
 from pathlib import Path
 
+import grpc
 import pytest
 
 from engines import IMAGE, Containerd, Engine, Podman, oci_layout
 from harness import IN_LAB, PATIENCE, artifact
+from kubelet import Kubelet
 
 pytestmark = [pytest.mark.linux, pytest.mark.host_has(IN_LAB)]
 
@@ -45,13 +48,21 @@ def containerd(layout):
     engine.close()
 
 
+@pytest.fixture(scope="module")
+def kubelet(layout, tmp_path_factory):
+    engine = Kubelet("/dev/shm/kubelet", OCI, tmp_path_factory.mktemp("networks"))
+    engine.load(layout)
+    yield engine
+    engine.close()
+
+
 def leftovers():
     """What a container that is gone may not leave: processes, state, jails, disks, cgroups, mounts, network namespaces."""
     processes = [args for args in (path.read_bytes().split(b"\0") for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
                  if Path(os.fsdecode(args[0])).name in ("mayfly", "mayfly-jailer", "mayfly-oci", "conmon", "containerd-shim-runc-v2")]
     places = ["/run/mayfly-oci/*", "/run/containerd/runc/*/*", "/var/lib/mayfly/jails/mayfly/*", "/var/lib/mayfly/tmp/*", "/run/netns/*"]
     files = [path for place in places for path in Path("/").glob(place[1:])]
-    cgroups = [path for path in CGROUPS.glob("**/") if re.search(r"libpod-|/default/|mayfly-oci/.", str(path))]
+    cgroups = [path for path in CGROUPS.glob("**/") if re.search(r"libpod-|/default/|mayfly-oci/.|/kubepods/.", str(path))]
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if "/merged " in line or "/rootfs " in line]
     return [*processes, *files, *cgroups, *mounts]
 
@@ -197,15 +208,15 @@ def test_podman_network(podman):
 
 def test_podman_pod(podman):
     """The container that holds a pod together is no machine; the two in it have each its own, and each its status."""
-    podman.run("pod", "create", "--name=pod", f"--infra-image={IMAGE}", "--infra-command=/pause", timeout=LONG)
+    podman.run("pod", "create", "--name=pod", "--hostname=peas", f"--infra-image={IMAGE}", "--infra-command=/pause", timeout=LONG)
     podman.run("create", "--pod=pod", "--name=first", IMAGE, "sh", "-c", "ip address show eth0; exit 3")
-    podman.run("create", "--pod=pod", "--name=second", IMAGE, "sh", "-c", "echo second; exit 5")
+    podman.run("create", "--pod=pod", "--name=second", IMAGE, "sh", "-c", "hostname; exit 5")
     podman.run("pod", "start", "pod", timeout=LONG)
     for name, code in (("first", 3), ("second", 5)):
         assert podman.run("wait", name, timeout=LONG).out == f"{code}\n"
     address = re.search(r"inet 10\.88\.0\.(\d+)/16", podman.run("logs", "first").out)
     assert address and int(address.group(1)) > 1, "the pod's address, not that of the host's bridge"
-    assert podman.run("logs", "second").out == "second\n"
+    assert podman.run("logs", "second").out == "peas\n"
     podman.run("pod", "rm", "--force", "--time=0", "pod", timeout=LONG)
 
 
@@ -239,6 +250,54 @@ def test_containerd_life(containerd):
     until(lambda: "STOPPED" in containerd.run("task", "list").out, "the task is stopped")
     assert "exit code 137" in containerd.run("task", "rm", "life").err
     containerd.run("container", "rm", "life")
+
+
+# ---- Kubernetes ----
+
+def test_kubernetes_pod(kubelet, tmp_path):
+    """A pod as a kubelet makes it: its name, files, settings and address, logs, exec, statistics, new limits, a stop in time."""
+    token, hosts, message = tmp_path / "token", tmp_path / "hosts", tmp_path / "message"
+    token.mkdir()
+    (token / "token").write_text("secret\n")
+    hosts.write_text("10.77.7.99 other\n")
+    message.write_text("")
+    mounts = [("/var/run/secrets/kubernetes.io/serviceaccount", token, True), ("/etc/hosts", hosts, False), ("/dev/termination-log", message, False)]
+    script = """echo $(hostname) $HOSTNAME $A; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /etc/hosts /etc/resolv.conf
+        cat /var/run/secrets/kubernetes.io/serviceaccount/token; echo error >&2; httpd -p 80 -h /etc; trap 'exit 5' TERM; while sleep 1; do :; done"""
+    with kubelet.pod("web", sysctls={"net.ipv4.ip_unprivileged_port_start": "7"}) as pod:
+        web = pod.run("web", "sh", "-c", script, mounts=mounts)
+        beside = pod.run("beside", "sh", "-c", "hostname; exit 3")
+        until(lambda: "error" in pod.log("web"), "it is up")
+        assert pod.log("web").replace("error\n", "") == ("web web b\n7\n10.77.7.99 other\nsearch default.svc.cluster.local\nnameserver 10.77.7.1\nsecret\n")
+        with urllib.request.urlopen(f"http://{pod.address}/passwd", timeout=PATIENCE) as answer:
+            assert answer.read().startswith(b"root:")
+        assert pod.wait(beside) == 3 and pod.log("beside") == "web\n"
+
+        done = kubelet.call("ExecSync", container_id=web, cmd=["sh", "-c", "echo inside; echo error >&2; exit 4"], timeout=LONG)
+        assert (done.stdout, done.stderr, done.exit_code) == (b"inside\n", b"error\n", 4)
+        with pytest.raises(grpc.RpcError, match="executable file not found"):
+            kubelet.call("ExecSync", container_id=web, cmd=["nosuch"], timeout=LONG)
+        assert kubelet.call("ContainerStats", container_id=web).stats.memory.working_set_bytes.value > 1 << 20
+        kubelet.call("UpdateContainerResources", container_id=web, linux={"cpu_period": 100000, "cpu_quota": 50000})
+        assert (CGROUPS / f"kubepods/{web}/cpu.max").read_text() == "50000 100000\n"
+        kubelet.call("StopContainer", container_id=web, timeout=PATIENCE)
+        assert pod.wait(web) == 5
+
+
+def test_kubernetes_failures(kubelet, tmp_path):
+    """What a pod's events and status say when it does not go well."""
+    with kubelet.pod("bad", annotations={"org.mayfly.scratch": "tmpfs"}) as pod:
+        missing = pod.create("missing", "nosuch")
+        with pytest.raises(grpc.RpcError, match="executable file not found"):
+            kubelet.call("StartContainer", container_id=missing)
+        assert pod.status(missing).reason == "StartError" and pod.status(missing).exit_code == 128
+        folder = pod.create("folder", "true", mounts=[("/data", tmp_path, False)])
+        with pytest.raises(grpc.RpcError, match="/data: a folder of the host cannot be written to"):
+            kubelet.call("StartContainer", container_id=folder)
+        with pytest.raises(grpc.RpcError, match="a network of its own, never the host's"), kubelet.pod("host", namespaces={"network": 2}):
+            pass
+        assert pod.wait(pod.run("hungry", "sh", "-c", "head -c 300m /dev/zero | tail", memory=64 << 20)) == 137
+        assert "Killed" in pod.log("hungry")
 
 
 # ---- by hand ----

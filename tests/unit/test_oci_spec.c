@@ -359,12 +359,60 @@ static void files(void **state)
 	assert_null(oci_read_json(name, &err));
 }
 
+static void pods(void **state)
+{
+	static const char kube[] =
+		"{'io.kubernetes.cri.container-type': 'container', 'io.kubernetes.cri.sandbox-id': 'one'}";
+	static const char crio[] =
+		"{'io.kubernetes.cri-o.ContainerType': 'container', 'io.kubernetes.cri-o.SandboxID': 'one'}";
+	static const char own[] =
+		"{'io.kubernetes.cri.container-type': 'sandbox', 'io.kubernetes.cri.sandbox-id': 'one'}";
+	json_t *sandbox = json_of("{'hostname': 'pod', 'sysctl': {'net.a': '1', 'net.b': '2'}}");
+	json_t *json = with("annotations", crio);
+	struct oci_spec s;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(parse(with("annotations", own), &s, &err), 0);
+	assert_null(s.pod);
+	oci_spec_free(&s);
+
+	/* What the container says itself goes before. */
+	assert_int_equal(parse(with("annotations", kube), &s, &err), 0);
+	assert_string_equal(s.pod, "one");
+	oci_spec_join(&s, sandbox);
+	assert_string_equal(s.hostname, "h");
+	assert_string_equal(json_string_value(json_object_get(s.sysctl, "net.b")), "2");
+	oci_spec_free(&s);
+
+	json_object_del(json, "hostname");
+	json_object_set_new(json_object_get(json, "linux"), "sysctl", json_of("{'net.a': '3'}"));
+	assert_int_equal(parse(json, &s, &err), 0);
+	assert_string_equal(s.pod, "one");
+	oci_spec_join(&s, sandbox);
+	assert_string_equal(s.hostname, "pod");
+	assert_string_equal(json_string_value(json_object_get(s.sysctl, "net.a")), "3");
+	assert_string_equal(json_string_value(json_object_get(s.sysctl, "net.b")), "2");
+	oci_spec_free(&s);
+
+	/* A sandbox of an older version, which does not say. */
+	json_object_del(sandbox, "hostname");
+	json_object_del(sandbox, "sysctl");
+	json = with("annotations", kube);
+	json_object_del(json, "hostname");
+	assert_int_equal(parse(json, &s, &err), 0);
+	oci_spec_join(&s, sandbox);
+	assert_true(!s.hostname && json_object_size(s.sysctl) == 0);
+	oci_spec_free(&s);
+	json_decref(sandbox);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_engines), cmocka_unit_test(refused), cmocka_unit_test(taken),
 		cmocka_unit_test(too_many),   cmocka_unit_test(sizes),   cmocka_unit_test(sandboxes),
-		cmocka_unit_test(cgroups),    cmocka_unit_test(files),
+		cmocka_unit_test(pods),       cmocka_unit_test(cgroups), cmocka_unit_test(files),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
