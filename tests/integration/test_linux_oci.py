@@ -265,6 +265,8 @@ def test_kubernetes_pod(kubelet, tmp_path):
     script = """echo $(hostname) $HOSTNAME $A; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /etc/hosts /etc/resolv.conf
         cat /var/run/secrets/kubernetes.io/serviceaccount/token; echo error >&2; httpd -p 80 -h /etc; trap 'exit 5' TERM; while sleep 1; do :; done"""
     with kubelet.pod("web", sysctls={"net.ipv4.ip_unprivileged_port_start": "7"}) as pod:
+        assert pod.wait(pod.run("init", "ip", "-4", "address")) == 0
+        assert f"inet {pod.address}/24" in pod.log("init"), "the next one has the address, too"
         web = pod.run("web", "sh", "-c", script, mounts=mounts)
         beside = pod.run("beside", "sh", "-c", "hostname; exit 3")
         until(lambda: "error" in pod.log("web"), "it is up")
