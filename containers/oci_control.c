@@ -17,6 +17,7 @@
 #include "oci_hooks.h"
 #include "oci_spec.h"
 #include "oci_state.h"
+#include "oci_values.h"
 #include "signal_names.h"
 #include "text.h"
 

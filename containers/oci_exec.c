@@ -16,6 +16,7 @@
 #include "oci_process.h"
 #include "oci_spec.h"
 #include "oci_state.h"
+#include "oci_values.h"
 #include "relay.h"
 #include "text.h"
 

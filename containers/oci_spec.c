@@ -2,154 +2,13 @@
 #include "oci_spec.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "text.h"
+#include "oci_values.h"
 
-#define SHOWN 100 /* bytes of a value in a sentence */
-
-/* ---- values ---- */
-
-static const char *show(char shown[SHOWN], const char *text)
-{
-	text_escape(shown, SHOWN, text, strlen(text));
-	return shown;
-}
-
-#define show_text(text) show((char[SHOWN]){ 0 }, text)
-
-static int needs(struct error *err, const char *where, const char *key, const char *what)
-{
-	return error_set(err, -EINVAL, "%s.%s: needs to be %s", where, key, what);
-}
-
-static int get_text(json_t *from, const char *where, const char *key, const char **out, struct error *err)
-{
-	json_t *value = json_object_get(from, key);
-
-	*out = json_string_value(value);
-	return !value || *out ? 0 : needs(err, where, key, "text");
-}
-
-static int get_flag(json_t *from, const char *where, const char *key, bool *out, struct error *err)
-{
-	json_t *value = json_object_get(from, key);
-
-	*out = json_is_true(value);
-	return !value || json_is_boolean(value) ? 0 : needs(err, where, key, "true or false");
-}
-
-#define EXACT_MAX 4611686018427387904.0  /* 2^62 */
-#define LARGEST   18446744073709551616.0 /* 2^64 */
-#define LIMIT_MAX (1ll << 62)            /* of a limit that is one; room for sums */
-
-/* A whole number, also from a file that was read with all numbers as reals (oci_read_json). */
-static bool as_integer(const json_t *value, int64_t *out)
-{
-	const double real = json_real_value(value);
-
-	*out = json_integer_value(value);
-	if (!json_is_real(value) || real < -EXACT_MAX || real > LARGEST)
-		return json_is_integer(value);
-	/* Engines have more than one way to write that there is no limit. */
-	*out = real > EXACT_MAX ? INT64_MAX : (int64_t)real;
-	return real > EXACT_MAX || (double)*out == real;
-}
-
-/* A value that is not there leaves *out as it is. */
-static int get_number(json_t *from, const char *where, const char *key, int64_t min, int64_t max, int64_t *out,
-		      struct error *err)
-{
-	json_t *value = json_object_get(from, key);
-	int64_t n;
-
-	if (!value || json_is_null(value))
-		return 0;
-	if (!as_integer(value, &n) || n < min || n > max)
-		return error_set(err, -EINVAL, "%s.%s: needs to be a whole number from %lld to %lld", where, key,
-				 (long long)min, (long long)max);
-	*out = n;
-	return 0;
-}
-
-/* An array of strings; NULL when there is none, or nothing in it. */
-static int get_list(json_t *from, const char *where, const char *key, json_t **out, struct error *err)
-{
-	json_t *list = json_object_get(from, key), *entry;
-	size_t i;
-
-	*out = NULL;
-	if (!list || json_is_null(list))
-		return 0;
-	if (!json_is_array(list))
-		return needs(err, where, key, "a list of texts");
-	json_array_foreach(list, i, entry) if (!json_is_string(entry)) return needs(err, where, key, "a list of texts");
-	*out = json_array_size(list) ? list : NULL;
-	return 0;
-}
-
-/* An object of this name; NULL when there is none. */
-static int get_object(json_t *from, const char *where, const char *key, json_t **out, struct error *err)
-{
-	json_t *value = json_object_get(from, key);
-
-	*out = json_is_object(value) ? value : NULL;
-	return !value || json_is_null(value) || *out ? 0 : needs(err, where, key, "an object");
-}
-
-static int get_texts(json_t *from, const char *where, const char *key, json_t **out, struct error *err)
-{
-	int ret = get_object(from, where, key, out, err);
-	const char *name;
-	json_t *value;
-
-	if (ret)
-		return ret;
-	json_object_foreach(*out, name, value) if (!json_is_string(value)) return needs(err, where, key,
-											"an object of texts");
-	return 0;
-}
-
-json_t *oci_read_json(const char *path, struct error *err)
-{
-	int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
-	char *text = malloc(OCI_CONFIG_MAX + 1);
-	size_t len = 0;
-	json_t *json = NULL;
-	json_error_t why;
-	ssize_t n = -1;
-
-	while (fd >= 0 && text && (n = read(fd, text + len, OCI_CONFIG_MAX + 1 - len)) > 0)
-		len += (size_t)n;
-	if (fd < 0 || n < 0) {
-		error_set(err, text ? -errno : -ENOMEM, "%s: %s", text_path_shown(path),
-			  strerror(text ? errno : ENOMEM));
-	} else if (len > OCI_CONFIG_MAX) {
-		error_set(err, -EFBIG, "%s: longer than 4 MiB", text_path_shown(path));
-	} else {
-		json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
-		/* "Unlimited" is 2^64 - 1 to engines, which is no integer to jansson. */
-		if (!json && json_error_code(&why) == json_error_numeric_overflow)
-			json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &why);
-		if (!json)
-			error_set(err, -EINVAL, "%s: line %d: %s", text_path_shown(path), why.line,
-				  show_text(why.text));
-	}
-	if (json && !json_is_object(json)) {
-		error_set(err, -EINVAL, "%s: needs to be an object", text_path_shown(path));
-		json_decref(json);
-		json = NULL;
-	}
-	if (fd >= 0)
-		close(fd);
-	free(text);
-	return json;
-}
+#define LIMIT_MAX (1ll << 62) /* of a limit that is one; room for sums */
 
 /* ---- a process ---- */
 
@@ -157,13 +16,13 @@ static int parse_user(json_t *user, const char *where, struct oci_process *out, 
 {
 	json_t *groups = json_object_get(user, "additionalGids"), *entry;
 	int64_t uid = 0, gid = 0, mask = OCI_UMASK_UNSET;
-	int ret = get_number(user, where, "uid", 0, UINT32_MAX - 1, &uid, err);
+	int ret = oci_get_number(user, where, "uid", 0, UINT32_MAX - 1, &uid, err);
 	size_t i;
 
 	if (!ret)
-		ret = get_number(user, where, "gid", 0, UINT32_MAX - 1, &gid, err);
+		ret = oci_get_number(user, where, "gid", 0, UINT32_MAX - 1, &gid, err);
 	if (!ret)
-		ret = get_number(user, where, "umask", 0, 0777, &mask, err);
+		ret = oci_get_number(user, where, "umask", 0, 0777, &mask, err);
 	if (ret)
 		return ret;
 	out->uid = (uint32_t)uid;
@@ -173,8 +32,8 @@ static int parse_user(json_t *user, const char *where, struct oci_process *out, 
 	{
 		int64_t n;
 
-		if (!as_integer(entry, &n) || n < 0 || n > UINT32_MAX - 1 || out->nr_groups == OCI_GROUPS)
-			return needs(err, where, "user.additionalGids", "a list of at most 64 group numbers");
+		if (!oci_as_integer(entry, &n) || n < 0 || n > UINT32_MAX - 1 || out->nr_groups == OCI_GROUPS)
+			return oci_needs(err, where, "user.additionalGids", "a list of at most 64 group numbers");
 		out->groups[out->nr_groups++] = (uint32_t)n;
 	}
 	return 0;
@@ -194,22 +53,22 @@ static int parse_rlimits(json_t *list, const char *where, struct error *err)
 		if (!type || strspn(type, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_") != strlen(type) || !json_is_number(soft) ||
 		    !json_is_number(hard) || json_number_value(soft) < 0 ||
 		    json_number_value(soft) > json_number_value(hard))
-			return needs(err, where, "rlimits",
-				     "a list of type, soft and hard, as in RLIMIT_NOFILE, 1024, 4096");
+			return oci_needs(err, where, "rlimits",
+					 "a list of type, soft and hard, as in RLIMIT_NOFILE, 1024, 4096");
 	}
-	return !list || json_is_null(list) || json_is_array(list) ? 0 : needs(err, where, "rlimits", "a list");
+	return !list || json_is_null(list) || json_is_array(list) ? 0 : oci_needs(err, where, "rlimits", "a list");
 }
 
 static int parse_console(json_t *json, const char *where, struct oci_process *out, struct error *err)
 {
 	int64_t rows = 0, cols = 0;
 	json_t *size;
-	int ret = get_object(json, where, "consoleSize", &size, err);
+	int ret = oci_get_object(json, where, "consoleSize", &size, err);
 
 	if (!ret)
-		ret = get_number(size, where, "height", 0, UINT16_MAX, &rows, err);
+		ret = oci_get_number(size, where, "height", 0, UINT16_MAX, &rows, err);
 	if (!ret)
-		ret = get_number(size, where, "width", 0, UINT16_MAX, &cols, err);
+		ret = oci_get_number(size, where, "width", 0, UINT16_MAX, &cols, err);
 	out->rows = (unsigned int)rows;
 	out->cols = (unsigned int)cols;
 	return ret;
@@ -219,24 +78,24 @@ static int parse_lists(json_t *json, const char *where, struct oci_process *out,
 {
 	json_t *capabilities, *entry;
 	size_t i;
-	int ret = get_list(json, where, "args", &out->args, err);
+	int ret = oci_get_list(json, where, "args", &out->args, err);
 
 	if (!ret)
-		ret = get_list(json, where, "env", &out->env, err);
+		ret = oci_get_list(json, where, "env", &out->env, err);
 	if (!ret)
-		ret = get_object(json, where, "capabilities", &capabilities, err);
+		ret = oci_get_object(json, where, "capabilities", &capabilities, err);
 	if (!ret)
-		ret = get_list(capabilities, where, "bounding", &out->bounding, err);
+		ret = oci_get_list(capabilities, where, "bounding", &out->bounding, err);
 	if (!ret)
-		ret = get_list(capabilities, where, "ambient", &out->ambient, err);
+		ret = oci_get_list(capabilities, where, "ambient", &out->ambient, err);
 	if (!ret)
-		ret = get_list(capabilities, where, "inheritable", &out->inheritable, err);
+		ret = oci_get_list(capabilities, where, "inheritable", &out->inheritable, err);
 	if (ret)
 		return ret;
 	if (!out->args || !*json_string_value(json_array_get(out->args, 0)))
-		return needs(err, where, "args", "a command");
+		return oci_needs(err, where, "args", "a command");
 	json_array_foreach(out->env, i, entry) if (!strchr(json_string_value(entry), '=')) return error_set(
-		err, -EINVAL, "%s.env: \"%s\" (needs NAME=VALUE)", where, show_text(json_string_value(entry)));
+		err, -EINVAL, "%s.env: \"%s\" (needs NAME=VALUE)", where, oci_shown(json_string_value(entry)));
 	return 0;
 }
 
@@ -251,19 +110,19 @@ int oci_process_parse(json_t *json, const char *where, struct oci_process *out, 
 		return error_set(err, -EINVAL, "%s: needs to be an object", where);
 	ret = parse_lists(json, where, out, err);
 	if (!ret)
-		ret = get_object(json, where, "user", &user, err);
+		ret = oci_get_object(json, where, "user", &user, err);
 	if (!ret)
 		ret = parse_user(user, where, out, err);
 	if (!ret)
 		ret = parse_console(json, where, out, err);
 	if (!ret)
-		ret = get_text(json, where, "cwd", &out->cwd, err);
+		ret = oci_get_text(json, where, "cwd", &out->cwd, err);
 	if (!ret)
-		ret = get_flag(json, where, "terminal", &out->terminal, err);
+		ret = oci_get_flag(json, where, "terminal", &out->terminal, err);
 	if (!ret)
-		ret = get_flag(json, where, "noNewPrivileges", &out->no_new_privs, err);
+		ret = oci_get_flag(json, where, "noNewPrivileges", &out->no_new_privs, err);
 	if (!ret)
-		ret = get_number(json, where, "oomScoreAdj", -1000, 1000, &oom_score, err);
+		ret = oci_get_number(json, where, "oomScoreAdj", -1000, 1000, &oom_score, err);
 	if (!ret)
 		ret = parse_rlimits(json_object_get(json, "rlimits"), where, err);
 	if (ret)
@@ -272,7 +131,7 @@ int oci_process_parse(json_t *json, const char *where, struct oci_process *out, 
 	out->oom_score_adj = (int)oom_score;
 	out->rlimits = json_object_get(json, "rlimits");
 	if (!out->cwd || out->cwd[0] != '/')
-		return needs(err, where, "cwd", "an absolute path");
+		return oci_needs(err, where, "cwd", "an absolute path");
 	return 0;
 }
 
@@ -310,22 +169,22 @@ static int parse_mount(json_t *json, struct oci_mount *out, struct error *err)
 	const char *type;
 	json_t *options;
 	unsigned int i;
-	int ret = get_text(json, where, "destination", &out->destination, err);
+	int ret = oci_get_text(json, where, "destination", &out->destination, err);
 
 	if (!ret)
-		ret = get_text(json, where, "source", &out->source, err);
+		ret = oci_get_text(json, where, "source", &out->source, err);
 	if (!ret)
-		ret = get_text(json, where, "type", &type, err);
+		ret = oci_get_text(json, where, "type", &type, err);
 	if (!ret)
-		ret = get_list(json, where, "options", &options, err);
+		ret = oci_get_list(json, where, "options", &options, err);
 	if (ret)
 		return ret;
 	if (!out->destination || !is_plain_path(out->destination))
-		return needs(err, where, "destination", "an absolute path without ..");
+		return oci_needs(err, where, "destination", "an absolute path without ..");
 	out->read_only = has_option(options, "ro");
 	if (has_option(options, "bind") || has_option(options, "rbind") || (type && strcmp(type, "bind") == 0)) {
 		out->kind = MOUNT_BIND;
-		return out->source && *out->source ? 0 : needs(err, where, "source", "a path of the host");
+		return out->source && *out->source ? 0 : oci_needs(err, where, "source", "a path of the host");
 	}
 	for (i = 0; type && i < sizeof(of_guest) / sizeof(of_guest[0]); i++)
 		if (strcmp(type, of_guest[i]) == 0)
@@ -333,7 +192,7 @@ static int parse_mount(json_t *json, struct oci_mount *out, struct error *err)
 	return error_set(err, -ENOTSUP,
 			 "mounts: %s: a microVM cannot mount the type \"%s\" (can: bind, and what the guest has "
 			 "of its own: proc, sysfs, devpts, mqueue, cgroup, tmpfs)",
-			 show_text(out->destination), type ? show_text(type) : "");
+			 oci_shown(out->destination), type ? oci_shown(type) : "");
 }
 
 static int parse_mounts(json_t *list, struct oci_spec *out, struct error *err)
@@ -372,29 +231,29 @@ int oci_resources_parse(json_t *json, struct oci_resources *out, struct error *e
 {
 	static const char where[] = "linux.resources";
 	json_t *memory, *cpu, *pids;
-	int ret = get_object(json, where, "memory", &memory, err);
+	int ret = oci_get_object(json, where, "memory", &memory, err);
 
 	*out = (struct oci_resources){
 		.memory = OCI_UNLIMITED, .cpu_quota = OCI_UNLIMITED, .cpu_shares = OCI_UNLIMITED, .pids = OCI_UNLIMITED
 	};
 	if (!ret)
-		ret = get_object(json, where, "cpu", &cpu, err);
+		ret = oci_get_object(json, where, "cpu", &cpu, err);
 	if (!ret)
-		ret = get_object(json, where, "pids", &pids, err);
+		ret = oci_get_object(json, where, "pids", &pids, err);
 	if (!ret)
-		ret = get_number(memory, "linux.resources.memory", "limit", -1, INT64_MAX, &out->memory, err);
+		ret = oci_get_number(memory, "linux.resources.memory", "limit", -1, INT64_MAX, &out->memory, err);
 	if (!ret)
-		ret = get_number(cpu, "linux.resources.cpu", "quota", -1, INT64_MAX, &out->cpu_quota, err);
+		ret = oci_get_number(cpu, "linux.resources.cpu", "quota", -1, INT64_MAX, &out->cpu_quota, err);
 	if (!ret)
-		ret = get_number(cpu, "linux.resources.cpu", "period", 0, 1000000, &out->cpu_period, err);
+		ret = oci_get_number(cpu, "linux.resources.cpu", "period", 0, 1000000, &out->cpu_period, err);
 	if (!ret)
-		ret = get_number(cpu, "linux.resources.cpu", "shares", 0, 1 << 18, &out->cpu_shares, err);
+		ret = oci_get_number(cpu, "linux.resources.cpu", "shares", 0, 1 << 18, &out->cpu_shares, err);
 	if (!ret)
-		ret = get_number(pids, "linux.resources.pids", "limit", -1, INT64_MAX, &out->pids, err);
+		ret = oci_get_number(pids, "linux.resources.pids", "limit", -1, INT64_MAX, &out->pids, err);
 	if (!ret)
-		ret = get_text(cpu, "linux.resources.cpu", "cpus", &out->cpus, err);
+		ret = oci_get_text(cpu, "linux.resources.cpu", "cpus", &out->cpus, err);
 	if (!ret)
-		ret = get_text(cpu, "linux.resources.cpu", "mems", &out->mems, err);
+		ret = oci_get_text(cpu, "linux.resources.cpu", "mems", &out->mems, err);
 	set_unlimited(&out->memory);
 	set_unlimited(&out->cpu_quota);
 	set_unlimited(&out->pids);
@@ -457,7 +316,7 @@ static int check_paths(json_t *os, const char *key, struct error *err)
 	json_t *list, *entry;
 	const char *path;
 	size_t i;
-	int ret = get_list(os, "linux", key, &list, err);
+	int ret = oci_get_list(os, "linux", key, &list, err);
 
 	json_array_foreach(list, i, entry)
 	{
@@ -466,7 +325,7 @@ static int check_paths(json_t *os, const char *key, struct error *err)
 			return error_set(err, -ENOTSUP,
 					 "linux.%s: %s: not supported (needs to be below /proc or /sys, which are the "
 					 "guest's own)",
-					 key, show_text(path));
+					 key, oci_shown(path));
 	}
 	return ret;
 }
@@ -476,14 +335,14 @@ static int parse_linux(json_t *os, struct oci_spec *out, struct error *err)
 	json_t *resources, *devices = json_object_get(os, "devices"), *entry;
 	const char *path;
 	size_t i;
-	int ret = get_object(os, "linux", "resources", &resources, err);
+	int ret = oci_get_object(os, "linux", "resources", &resources, err);
 
 	if (!ret)
 		ret = oci_resources_parse(resources, &out->resources, err);
 	if (!ret)
-		ret = get_text(os, "linux", "cgroupsPath", &out->cgroup, err);
+		ret = oci_get_text(os, "linux", "cgroupsPath", &out->cgroup, err);
 	if (!ret)
-		ret = get_texts(os, "linux", "sysctl", &out->sysctl, err);
+		ret = oci_get_texts(os, "linux", "sysctl", &out->sysctl, err);
 	if (!ret)
 		ret = parse_namespaces(json_object_get(os, "namespaces"), out, err);
 	if (!ret)
@@ -503,7 +362,7 @@ static int parse_linux(json_t *os, struct oci_spec *out, struct error *err)
 			return error_set(err, -ENOTSUP,
 					 "linux.devices: %s: no device of the host can be had in a microVM (needs to "
 					 "be without --device and --privileged)",
-					 path ? show_text(path) : "");
+					 path ? oci_shown(path) : "");
 	}
 	return 0;
 }
@@ -540,16 +399,16 @@ static int parse_root(json_t *json, const char *bundle, struct oci_spec *out, st
 {
 	const char *path;
 	json_t *root;
-	int len, ret = get_object(json, OCI_CONFIG, "root", &root, err);
+	int len, ret = oci_get_object(json, OCI_CONFIG, "root", &root, err);
 
 	if (!ret)
-		ret = get_text(root, "root", "path", &path, err);
+		ret = oci_get_text(root, "root", "path", &path, err);
 	if (!ret)
-		ret = get_flag(root, "root", "readonly", &out->root_read_only, err);
+		ret = oci_get_flag(root, "root", "readonly", &out->root_read_only, err);
 	if (ret)
 		return ret;
 	if (!path || !*path)
-		return needs(err, "root", "path", "a path");
+		return oci_needs(err, "root", "path", "a path");
 	len = *path == '/' ? snprintf(out->root, PATH_MAX, "%s", path)
 			   : snprintf(out->root, PATH_MAX, "%s/%s", bundle, path);
 	return len < PATH_MAX ? 0 : error_set(err, -ENAMETOOLONG, "root.path: too long");
@@ -564,20 +423,20 @@ static int parse_hook(json_t *hook, const char *when, struct error *err)
 	int ret;
 
 	snprintf(where, sizeof(where), "hooks.%s", when);
-	ret = get_text(hook, where, "path", &path, err);
+	ret = oci_get_text(hook, where, "path", &path, err);
 	if (!ret && (!path || *path != '/'))
-		ret = needs(err, where, "path", "an absolute path");
+		ret = oci_needs(err, where, "path", "an absolute path");
 	if (!ret)
-		ret = get_list(hook, where, "args", &list, err);
+		ret = oci_get_list(hook, where, "args", &list, err);
 	if (!ret)
-		ret = get_list(hook, where, "env", &list, err);
-	return ret ? ret : get_number(hook, where, "timeout", 1, INT32_MAX, &seconds, err);
+		ret = oci_get_list(hook, where, "env", &list, err);
+	return ret ? ret : oci_get_number(hook, where, "timeout", 1, INT32_MAX, &seconds, err);
 }
 
 static int get_hooks(json_t *hooks, const char *when, json_t **out, struct error *err)
 {
 	*out = json_object_get(hooks, when);
-	return !*out || json_is_null(*out) || json_is_array(*out) ? 0 : needs(err, "hooks", when, "a list");
+	return !*out || json_is_null(*out) || json_is_array(*out) ? 0 : oci_needs(err, "hooks", when, "a list");
 }
 
 /* Programs of the host that are called at some steps. Within the container there are no programs of the host. */
@@ -585,7 +444,7 @@ static int parse_hooks(json_t *json, struct oci_spec *out, struct error *err)
 {
 	static const char *const outside[] = { "prestart", "createRuntime", "poststart", "poststop" };
 	static const char *const inside[] = { "createContainer", "startContainer" };
-	int ret = get_object(json, OCI_CONFIG, "hooks", &out->hooks, err);
+	int ret = oci_get_object(json, OCI_CONFIG, "hooks", &out->hooks, err);
 	json_t *list, *hook;
 	size_t i, at;
 
@@ -608,26 +467,26 @@ static int parse_all(json_t *json, const char *bundle, struct oci_spec *out, str
 {
 	const char *version;
 	json_t *os;
-	int ret = get_text(json, OCI_CONFIG, "ociVersion", &version, err);
+	int ret = oci_get_text(json, OCI_CONFIG, "ociVersion", &version, err);
 
 	if (!ret && (!version || strncmp(version, "1.", 2) != 0))
-		ret = error_set(err, -ENOTSUP, "ociVersion: \"%s\" (needs 1.x)", version ? show_text(version) : "");
+		ret = error_set(err, -ENOTSUP, "ociVersion: \"%s\" (needs 1.x)", version ? oci_shown(version) : "");
 	if (!ret)
 		ret = parse_root(json, bundle, out, err);
 	if (!ret)
-		ret = get_texts(json, OCI_CONFIG, "annotations", &out->annotations, err);
+		ret = oci_get_texts(json, OCI_CONFIG, "annotations", &out->annotations, err);
 	if (!ret && json_object_get(json, "process")) {
 		out->has_process = true;
 		ret = oci_process_parse(json_object_get(json, "process"), "process", &out->process, err);
 	}
 	if (!ret)
-		ret = get_text(json, OCI_CONFIG, "hostname", &out->hostname, err);
+		ret = oci_get_text(json, OCI_CONFIG, "hostname", &out->hostname, err);
 	if (!ret)
 		ret = parse_mounts(json_object_get(json, "mounts"), out, err);
 	if (!ret)
 		ret = parse_hooks(json, out, err);
 	if (!ret)
-		ret = get_object(json, OCI_CONFIG, "linux", &os, err);
+		ret = oci_get_object(json, OCI_CONFIG, "linux", &os, err);
 	if (ret)
 		return ret;
 	out->sandbox = is_sandbox(out);

@@ -11,7 +11,6 @@
 
 #define OCI_VERSION     "1.0.2"
 #define OCI_CONFIG      "config.json"
-#define OCI_CONFIG_MAX  (4 << 20) /* bytes; engines write about 20 kB */
 #define OCI_MOUNTS      128
 #define OCI_GROUPS      64
 #define OCI_UNLIMITED   (-1)
@@ -91,10 +90,6 @@ int oci_process_parse(json_t *json, const char *where, struct oci_process *out, 
 
 /* oci_resources_parse - linux.resources, or the file of an update. */
 int oci_resources_parse(json_t *json, struct oci_resources *out, struct error *err);
-
-/* oci_read_json - a file of at most OCI_CONFIG_MAX bytes ("-": standard input) that is one JSON object. NULL: failed.
- */
-json_t *oci_read_json(const char *path, struct error *err);
 
 /* oci_annotation - its value, or NULL. */
 const char *oci_annotation(const struct oci_spec *spec, const char *name);

@@ -14,7 +14,7 @@ from engines import IMAGE, Containerd
 from harness import PATIENCE
 
 HERE = Path(__file__).parent
-# A kubelet's own, of Kubernetes 1.30.
+# What a kubelet says for every container.
 MASKED = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi",
           "/sys/firmware", "/sys/devices/virtual/powercap"]
 READ_ONLY = ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]

@@ -263,17 +263,18 @@ def test_kubernetes_pod(kubelet, tmp_path):
     message.write_text("")
     mounts = [("/var/run/secrets/kubernetes.io/serviceaccount", token, True), ("/etc/hosts", hosts, False), ("/dev/termination-log", message, False)]
     script = """echo $(hostname) $HOSTNAME $A; cat /proc/sys/net/ipv4/ip_unprivileged_port_start /etc/hosts /etc/resolv.conf
-        cat /var/run/secrets/kubernetes.io/serviceaccount/token; echo error >&2; httpd -p 80 -h /etc; trap 'exit 5' TERM; while sleep 1; do :; done"""
+        httpd -p 80 -h /etc; cat /var/run/secrets/kubernetes.io/serviceaccount/token; echo error >&2; trap 'exit 5' TERM; echo up; while sleep 1; do :; done"""
     with kubelet.pod("web", sysctls={"net.ipv4.ip_unprivileged_port_start": "7"}) as pod:
         assert pod.wait(pod.run("init", "ip", "-4", "address")) == 0
-        assert f"inet {pod.address}/24" in pod.log("init"), "the next one has the address, too"
+        until(lambda: f"inet {pod.address}/24" in pod.log("init"), "it has the pod's address, which the next one gets")
         web = pod.run("web", "sh", "-c", script, mounts=mounts)
         beside = pod.run("beside", "sh", "-c", "hostname; exit 3")
-        until(lambda: "error" in pod.log("web"), "it is up")
-        assert pod.log("web").replace("error\n", "") == ("web web b\n7\n10.77.7.99 other\nsearch default.svc.cluster.local\nnameserver 10.77.7.1\nsecret\n")
+        until(lambda: {"up", "error"} <= set(pod.log("web").splitlines()), "it is up")
+        assert pod.log("web").replace("error\n", "") == "web web b\n7\n10.77.7.99 other\nsearch default.svc.cluster.local\nnameserver 10.77.7.1\nsecret\nup\n"
         with urllib.request.urlopen(f"http://{pod.address}/passwd", timeout=PATIENCE) as answer:
             assert answer.read().startswith(b"root:")
-        assert pod.wait(beside) == 3 and pod.log("beside") == "web\n"
+        assert pod.wait(beside) == 3
+        until(lambda: pod.log("beside") == "web\n", "the pod's name")
 
         done = kubelet.call("ExecSync", container_id=web, cmd=["sh", "-c", "echo inside; echo error >&2; exit 4"], timeout=LONG)
         assert (done.stdout, done.stderr, done.exit_code) == (b"inside\n", b"error\n", 4)
@@ -299,7 +300,7 @@ def test_kubernetes_failures(kubelet, tmp_path):
         with pytest.raises(grpc.RpcError, match="a network of its own, never the host's"), kubelet.pod("host", namespaces={"network": 2}):
             pass
         assert pod.wait(pod.run("hungry", "sh", "-c", "head -c 300m /dev/zero | tail", memory=64 << 20)) == 137
-        assert "Killed" in pod.log("hungry")
+        until(lambda: "Killed" in pod.log("hungry"), "its shell says why")
 
 
 # ---- by hand ----

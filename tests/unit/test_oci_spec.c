@@ -10,6 +10,7 @@
 #include "containers/oci_cgroup.h"
 #include "containers/oci_machine.h"
 #include "containers/oci_spec.h"
+#include "containers/oci_values.h"
 
 /* With ' in place of ". */
 static json_t *json_of(const char *text)
